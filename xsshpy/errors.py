@@ -1,0 +1,61 @@
+"""What can go wrong, as exceptions that carry everything the user has to read.
+
+An error says what failed, shows the evidence, and names one thing to do. Programs match on
+OpenSSH's own words, so a message that OpenSSH has is used as OpenSSH prints it; everything else
+starts with ``xssh:``. No secret is ever part of an error's text.
+"""
+
+from __future__ import annotations
+
+EXIT_FAILURE = 255
+"""Exit status of xssh's own failures, as of ssh's: every other status is the remote program's."""
+
+
+class XsshError(Exception):
+    """A failure told to the user; it ends the run with status 255.
+
+    ``message`` is what failed and its cause, in full (one or more lines). ``evidence`` are lines
+    that show it (a path and line number, the server's own words). ``remedy`` is one action,
+    printed as ``  try: …``.
+    """
+
+    def __init__(self, message: str, *, evidence: tuple[str, ...] = (), remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.evidence = evidence
+        self.remedy = remedy
+
+    def render(self) -> str:
+        """Return the whole text, without a final newline."""
+        lines = [self.message, *self.evidence]
+        if self.remedy:
+            lines.append(f"  try: {self.remedy}")
+        return "\n".join(lines)
+
+
+class UsageError(XsshError):
+    """The command line makes no sense."""
+
+
+class SettingsError(XsshError):
+    """The configuration could not be read, or asks for something that is not supported."""
+
+
+class ConnectError(XsshError):
+    """There is no connection to the server, or it ended before a session was open."""
+
+
+class HostKeyError(XsshError):
+    """The server could not prove who it is, or the user refused its key."""
+
+
+class AuthenticationError(XsshError):
+    """The server accepted none of the ways to log in."""
+
+
+class SessionError(XsshError):
+    """The session could not be started, or ended without an exit status."""
+
+
+class DisplayError(XsshError):
+    """There is no usable local X display. X11 is left out; the session goes on."""

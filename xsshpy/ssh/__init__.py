@@ -1,0 +1,1 @@
+"""Speaks SSH. The only package that imports asyncssh."""
