@@ -1,0 +1,172 @@
+"""Fixtures for every test: real servers, a private HOME, and a check that nothing is left behind.
+
+The parts are in tests/support. A missing tool skips a test with a reason, and fails it in CI.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.clients import ClientHome
+from tests.support.leaks import LeakCheck
+from tests.support.processes import adopt_orphans
+from tests.support.sshd import KeyRing, ServerOptions, SshServer
+from tests.support.terminals import Terminal
+from tests.support.tools import find_nss_wrapper, require_tool, skip_or_fail
+from tests.support.xvfb import Xvfb
+
+PRIVATE_VARIABLES = ("SSH_AUTH_SOCK", "SSH_ASKPASS", "DISPLAY", "XAUTHORITY", "MPLBACKEND")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Own every orphan from the start, so that no leak can hide."""
+    adopt_orphans()
+
+
+@pytest.fixture(scope="session")
+def long_lived_processes() -> set[int]:
+    """Pids that outlive a test on purpose; a session fixture adds what it starts."""
+    return set()
+
+
+@pytest.fixture(scope="session")
+def session_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for what all tests of this worker share."""
+    return tmp_path_factory.mktemp("session")
+
+
+@pytest.fixture
+def short_directory() -> Iterator[Path]:
+    """A directory with a short path: a unix socket's is at most 107 bytes long (103 on macOS)."""
+    root = "/tmp" if os.path.isdir("/tmp") else None
+    path = Path(tempfile.mkdtemp(prefix="xt-", dir=root))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def private_places(
+    session_directory: Path,
+    short_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    long_lived_processes: set[int],
+) -> Iterator[Path]:
+    """Give the test, and what it starts, a HOME, TMPDIR and XDG_RUNTIME_DIR of its own.
+
+    Afterwards TMPDIR and XDG_RUNTIME_DIR must be empty, and no process, descriptor or thread
+    may be left.
+    """
+    home, temporary, runtime = (short_directory / name for name in ("home", "tmp", "run"))
+    for path in (home, temporary, runtime):
+        path.mkdir(mode=0o700)
+    for name in [*PRIVATE_VARIABLES, *(name for name in os.environ if name.startswith("XSSH_"))]:
+        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("XDG_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    check = LeakCheck([temporary, runtime], long_lived_processes)
+    yield short_directory
+    leaks = check.find_leaks()
+    if leaks:
+        pytest.fail("the test left something behind:\n  " + "\n  ".join(leaks), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def xvfb(session_directory: Path, long_lived_processes: set[int]) -> Iterator[Xvfb]:
+    """One X server for all tests of this worker; it survives its last client."""
+    require_tool("Xvfb")
+    server = Xvfb(session_directory / "xvfb")
+    long_lived_processes.add(server.process.pid)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def make_xvfb(short_directory: Path, private_places: Path) -> Iterator[Callable[..., Xvfb]]:
+    """Start X servers of a special kind: ``make_xvfb(access="none", reset=True, …)``."""
+    require_tool("Xvfb")
+    servers: list[Xvfb] = []
+
+    def make(**options: object) -> Xvfb:
+        directory = short_directory / f"xvfb{len(servers)}"
+        servers.append(Xvfb(directory, **options))  # type: ignore[arg-type]
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def key_ring(session_directory: Path) -> KeyRing:
+    """Host keys and a client key, made once."""
+    require_tool("ssh-keygen")
+    return KeyRing.generate(session_directory / "keys")
+
+
+@pytest.fixture
+def make_sshd(
+    short_directory: Path, key_ring: KeyRing, private_places: Path
+) -> Iterator[Callable[..., SshServer]]:
+    """Start SSH servers: ``make_sshd(shell="/bin/zsh", x11=False, config="…")``.
+
+    The arguments are the fields of ``tests.support.sshd.ServerOptions``; a shell may be given by
+    its name.
+    """
+    require_tool("sshd")
+    if find_nss_wrapper() is None:
+        skip_or_fail("libnss_wrapper is not installed (Debian: apt install libnss-wrapper)")
+    servers: list[SshServer] = []
+
+    def make(**options: object) -> SshServer:
+        shell = str(options.get("shell", "bash"))
+        options["shell"] = shell if shell.startswith("/") else require_tool(shell)
+        directory = short_directory / f"sshd{len(servers)}"
+        server = SshServer(directory, key_ring, ServerOptions(**options))  # type: ignore[arg-type]
+        servers.append(server)
+        return server
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def sshd(make_sshd: Callable[..., SshServer]) -> SshServer:
+    """Return a plain server: bash, X11Forwarding on, no AcceptEnv, a key lets in."""
+    return make_sshd()
+
+
+@pytest.fixture
+def client_home(private_places: Path) -> ClientHome:
+    """Return this test's HOME, the one that $HOME names; no server is in its config yet."""
+    return ClientHome(private_places / "home", private_places / "run", private_places / "tmp")
+
+
+@pytest.fixture
+def client_environment(client_home: ClientHome) -> dict[str, str]:
+    """Return a minimal environment without display or agent."""
+    return client_home.environment()
+
+
+@pytest.fixture
+def spawn_in_pty(private_places: Path) -> Iterator[Callable[..., Terminal]]:
+    """Start programs in a terminal: ``spawn_in_pty(argv, env=…, rows=24, cols=80)``."""
+    terminals: list[Terminal] = []
+
+    def spawn(argv: list[str], **options: object) -> Terminal:
+        terminals.append(Terminal(argv, **options))  # type: ignore[arg-type]
+        return terminals[-1]
+
+    yield spawn
+    for terminal in terminals:
+        terminal.close()

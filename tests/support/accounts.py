@@ -1,0 +1,41 @@
+"""A passwd file of one's own: any user name, HOME and login shell, without touching the system's.
+
+OpenSSH's programs take the home directory from passwd, not from $HOME. libnss_wrapper (LD_PRELOAD)
+answers getpwnam and getpwuid from a private file, so that neither sshd nor ssh nor anything they
+start can find the real home of the account that the tests run under.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+
+from tests.support.tools import MissingTool, find_nss_wrapper
+
+
+def account_environment(
+    directory: Path, *, name: str, home: str, shell: str, password_hash: str = "*"
+) -> dict[str, str]:
+    """Write ``passwd`` and ``group`` to ``directory``; return the variables that make them count.
+
+    The account has the uid and gid of this process, whatever its name. Raises MissingTool.
+    """
+    library = find_nss_wrapper()
+    if library is None:
+        raise MissingTool("libnss_wrapper is not installed (Debian: apt install libnss-wrapper)")
+    uid, gid = os.getuid(), os.getgid()
+    lines = [f"{name}:{password_hash}:{uid}:{gid}:{name}:{home}:{shell}"]
+    for entry in pwd.getpwall():
+        if entry.pw_uid != uid and entry.pw_name != name:
+            fields = (entry.pw_name, "*", entry.pw_uid, entry.pw_gid, "", entry.pw_dir)
+            lines.append(":".join(map(str, (*fields, entry.pw_shell))))
+    directory.mkdir(parents=True, exist_ok=True)
+    passwd, group = directory / "passwd", directory / "group"
+    passwd.write_text("\n".join(lines) + "\n")
+    group.write_text(Path("/etc/group").read_text())
+    return {
+        "LD_PRELOAD": library,
+        "NSS_WRAPPER_PASSWD": str(passwd),
+        "NSS_WRAPPER_GROUP": str(group),
+    }

@@ -1,0 +1,69 @@
+"""The local side of a test: a HOME of its own with an ssh_config that names the test's servers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests.support.accounts import account_environment
+from tests.support.sshd import SshServer
+from tests.support.tools import MissingTool
+from tests.support.xvfb import Xvfb
+
+
+class ClientHome:
+    """A private HOME. ssh takes ``~`` from passwd, so its environment brings a private passwd too.
+
+    ``config`` is ``.ssh/config``; pass it with ``-F`` (``arguments`` does) so that nothing depends
+    on where ``~`` is.
+    """
+
+    def __init__(self, path: Path, runtime: Path, temporary: Path) -> None:
+        self.path = path
+        self.ssh = path / ".ssh"
+        self.ssh.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.config = self.ssh / "config"
+        self.config.touch(mode=0o600)
+        self.known_hosts = self.ssh / "known_hosts"
+        self.known_hosts.touch(mode=0o600)
+        self.runtime = runtime
+        self.temporary = temporary
+        try:
+            name = os.environ.get("USER") or os.environ.get("LOGNAME") or "tester"
+            self._account = account_environment(
+                path.parent / "client-account", name=name, home=str(path), shell="/bin/sh"
+            )
+        except MissingTool:
+            self._account = {}
+
+    def add(
+        self, server: SshServer, alias: str = "server", *, extra: str = "", known: bool = True
+    ) -> None:
+        """Name a server in the config; with ``known`` its host keys go to known_hosts.
+
+        ``extra`` lines win over the rest of the block.
+        """
+        with self.config.open("a") as file:
+            file.write(server.config_text(alias, known_hosts=self.known_hosts, extra=extra))
+        if known:
+            with self.known_hosts.open("a") as file:
+                file.write(server.known_hosts_lines())
+
+    @property
+    def arguments(self) -> list[str]:
+        """What ssh and xssh get first."""
+        return ["-F", str(self.config)]
+
+    def environment(self, xvfb: Xvfb | None = None, **more: str) -> dict[str, str]:
+        """Return a minimal environment: no agent, no display unless one is given."""
+        return {
+            "HOME": str(self.path),
+            "PATH": os.environ.get("PATH", os.defpath),
+            "TERM": "xterm",
+            "LANG": "C.UTF-8",
+            "TMPDIR": str(self.temporary),
+            "XDG_RUNTIME_DIR": str(self.runtime),
+            **self._account,
+            **(xvfb.environment() if xvfb else {}),
+            **more,
+        }

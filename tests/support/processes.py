@@ -1,0 +1,244 @@
+"""Start programs, find their descendants, end them for certain."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class Completed(NamedTuple):
+    """How a program ended: its status (negative: a signal), its output, its messages."""
+
+    status: int
+    stdout: bytes
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process as the kernel lists it."""
+
+    pid: int
+    parent: int
+    state: str
+    command: str
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    stdin: bytes | int | None = b"",
+    env: Mapping[str, str] | None = None,
+    timeout: float = 30.0,
+    cwd: str | os.PathLike[str] | None = None,
+) -> Completed:
+    """Run a program in a process group of its own and return how it ended.
+
+    ``stdin`` is data, a descriptor, or None for the null device. After ``timeout`` seconds the
+    group is killed and AssertionError tells what the program had said by then.
+    """
+    process = subprocess.Popen(
+        list(argv),
+        stdin=subprocess.PIPE
+        if isinstance(stdin, bytes)
+        else subprocess.DEVNULL
+        if stdin is None
+        else stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=None if env is None else dict(env),
+        cwd=cwd,
+        start_new_session=True,
+    )
+    try:
+        stdout, stderr = process.communicate(
+            stdin if isinstance(stdin, bytes) else None, timeout=timeout
+        )
+    except subprocess.TimeoutExpired:
+        kill_group(process.pid)
+        stdout, stderr = process.communicate()
+        raise AssertionError(
+            f"{' '.join(argv)!r} still ran after {timeout:g} s.\n"
+            f"stdout: {stdout[-2000:]!r}\nstderr: {stderr[-4000:].decode(errors='replace')}"
+        ) from None
+    except BaseException:
+        kill_group(process.pid)
+        process.communicate()
+        raise
+    return Completed(process.returncode, stdout, stderr.decode(errors="replace"))
+
+
+def run_ssh(
+    argv: Sequence[str],
+    *,
+    stdin: bytes | int | None = b"",
+    env: Mapping[str, str] | None = None,
+    timeout: float = 30.0,
+    cwd: str | os.PathLike[str] | None = None,
+) -> Completed:
+    """Run OpenSSH's ssh, the oracle; ``argv`` is what follows ``ssh``."""
+    return run(["ssh", *argv], stdin=stdin, env=env, timeout=timeout, cwd=cwd)
+
+
+def run_xssh(
+    argv: Sequence[str],
+    *,
+    stdin: bytes | int | None = b"",
+    env: Mapping[str, str] | None = None,
+    timeout: float = 30.0,
+    cwd: str | os.PathLike[str] | None = None,
+) -> Completed:
+    """Run xssh as it lies in this checkout; ``argv`` is what follows ``xssh``."""
+    return run([*xssh_command(), *argv], stdin=stdin, env=env, timeout=timeout, cwd=cwd)
+
+
+def xssh_command() -> list[str]:
+    """Return the argv that starts xssh from this checkout, from any working directory."""
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    start = f"import sys; sys.path.insert(0, {root!r}); sys.argv[0] = 'xssh'; "
+    return [sys.executable, "-c", start + "from xsshpy.__main__ import main; sys.exit(main())"]
+
+
+def wait_until(
+    condition: Callable[[], object], *, timeout: float = 10.0, what: str = "a condition"
+) -> None:
+    """Poll until ``condition()`` is true; AssertionError after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    pause = 0.005
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout:g} s in vain for {what}")
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.1)
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of descendants whose own parent ends (Linux only).
+
+    A daemon that a test leaves behind is then one of our children, and is seen.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def list_processes() -> list[Process]:
+    """Return every process of this machine that can be seen."""
+    if not os.path.isdir("/proc/self"):
+        return _list_processes_by_ps()
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as stat:
+                    text = stat.read().decode(errors="replace")
+                with open(f"/proc/{name}/cmdline", "rb") as cmdline:
+                    command = cmdline.read().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue  # it ended while we looked
+            program = text[text.index("(") + 1 : text.rindex(")")]
+            state, parent = text[text.rindex(")") + 2 :].split()[:2]
+            found.append(Process(int(name), int(parent), state, command.strip() or program))
+    return found
+
+
+def _list_processes_by_ps() -> list[Process]:
+    text = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid=,stat=,command="], capture_output=True, text=True, check=True
+    ).stdout
+    found = []
+    for line in text.splitlines():
+        fields = line.split(None, 3)
+        if len(fields) == 4 and not fields[3].startswith("ps -A"):
+            found.append(Process(int(fields[0]), int(fields[1]), fields[2][0], fields[3]))
+    return found
+
+
+def find_descendants(root: int) -> list[Process]:
+    """Return the living descendants of a process, children before grandchildren."""
+    children: dict[int, list[Process]] = {}
+    for process in list_processes():
+        children.setdefault(process.parent, []).append(process)
+    found: list[Process] = []
+    queue = [root]
+    while queue:
+        for child in children.get(queue.pop(0), []):
+            queue.append(child.pid)
+            if child.state != "Z":
+                found.append(child)
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process still runs; one that ended and was not waited for does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    if os.path.isdir("/proc/self"):
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as stat:
+                return stat.read().rpartition(b") ")[2][:1] not in (b"Z", b"X")
+        except OSError:
+            return False
+    return all(process.state != "Z" for process in list_processes() if process.pid == pid)
+
+
+def send_signal(pid: int, number: int) -> None:
+    """Send a signal to a process that may have ended already."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def kill_group(leader: int) -> None:
+    """Kill a process group that a program of ours leads."""
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        send_signal(leader, signal.SIGKILL)
+
+
+def end_processes(pids: Iterable[int], *, grace: float = 2.0) -> None:
+    """End processes: a request first, and force for those that live ``grace`` seconds later."""
+    left = list(pids)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in left:
+            send_signal(pid, number)
+            send_signal(pid, signal.SIGCONT)
+        deadline = time.monotonic() + grace
+        while left and time.monotonic() < deadline:
+            left = [pid for pid in left if is_alive(pid)]
+            if left:
+                time.sleep(0.01)
+        if not left:
+            return
+
+
+def end_popen(process: subprocess.Popen[bytes], *, grace: float = 2.0) -> None:
+    """End a program that we started, with all its descendants, and wait for it."""
+    descendants = [found.pid for found in find_descendants(process.pid)]
+    if process.poll() is None:
+        process.terminate()
+        send_signal(process.pid, signal.SIGCONT)
+        try:
+            process.wait(grace)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    end_processes([pid for pid in descendants if is_alive(pid)], grace=grace)
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            # Unsent input of a program that is gone.
+            with contextlib.suppress(OSError):
+                stream.close()
