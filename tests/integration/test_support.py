@@ -17,6 +17,7 @@ from tests.support.processes import find_descendants, run, run_ssh, wait_until
 from tests.support.sshd import SHELLS, SshServer
 from tests.support.terminals import Terminal
 from tests.support.tools import require_tool
+from tests.support.windows import Screen
 from tests.support.xvfb import Xvfb
 
 
@@ -76,6 +77,25 @@ def test_x_server_without_access_control(
     assert run([require_tool("xdpyinfo")], env=environment).status == 0
     server.kill()
     assert not os.path.exists(server.socket_path)
+
+
+def test_window_is_found_looked_at_and_closed(xvfb: Xvfb, client_home: ClientHome) -> None:
+    argv = [require_tool("xterm"), "-T", "a window of the harness", "-bg", "#123456"]
+    process = subprocess.Popen([*argv, "-e", "cat"], env=client_home.environment(xvfb))
+    with Screen.of(xvfb) as screen:
+        window = screen.find_window("a window of the .*")
+        assert "a window of the harness" in screen.titles()
+        picture = screen.settled_picture(window, colours=2)
+        assert picture.pixel(picture.width // 2, picture.height // 2) == (0x12, 0x34, 0x56)
+        assert picture.count_differences(picture) == 0
+        screen.close_window(window)
+        screen.wait_until_gone(window)
+    process.wait(10)
+
+
+def test_window_that_never_comes_names_those_that_are_there(xvfb: Xvfb) -> None:
+    with Screen.of(xvfb) as screen, pytest.raises(AssertionError, match="no window 'nobody'"):
+        screen.find_window("nobody", timeout=0.2)
 
 
 def test_terminal(spawn_in_pty: Callable[..., Terminal]) -> None:
