@@ -1,0 +1,162 @@
+"""Measure xssh beside ssh: same server, same moment, turn by turn.
+
+Absolute times differ between machines; ratios of two medians from one run hardly do. Parts:
+
+start        a cold ``host true``, in seconds
+throughput   100 MB of random bytes through stdin, and through stdout, in MB/s
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.support.clients import ClientHome  # noqa: E402
+from tests.support.sshd import KeyRing, ServerOptions, SshServer  # noqa: E402
+
+MEGABYTE = 1_000_000
+PAYLOAD_MEGABYTES = 100
+CLIENTS = ("ssh", "xssh")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Medians of both clients for one thing, and xssh's divided by ssh's."""
+
+    part: str
+    unit: str
+    runs: int
+    ssh: float
+    xssh: float
+    ratio: float
+
+
+class Bench:
+    """A server, a client's HOME, and how often to measure."""
+
+    def __init__(self, directory: Path, runs: int) -> None:
+        self.directory = directory
+        self.runs = runs
+        options = ServerOptions(config="LogLevel ERROR\n")
+        self.server = SshServer(directory / "server", KeyRing.generate(directory / "keys"), options)
+        places = [directory / name for name in ("run", "tmp")]
+        for place in places:
+            place.mkdir(mode=0o700)
+        self.client = ClientHome(directory / "client", *places)
+        self.client.add(self.server)
+        binaries = str(Path(sys.executable).parent)
+        path = os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)])
+        self.environment = self.client.environment(PATH=path)
+
+    def time_command(self, client: str, command: str, source: str, sink: str) -> float:
+        """Run a command on the server, stdin and stdout being files; return the seconds taken."""
+        argv = [client, *self.client.arguments, "server", command]
+        with open(source, "rb") as stdin, open(sink, "wb") as stdout:
+            started = time.perf_counter()
+            subprocess.run(
+                argv, stdin=stdin, stdout=stdout, env=self.environment, check=True, timeout=300
+            )
+            return time.perf_counter() - started
+
+    def compare(
+        self, part: str, unit: str, measure: Callable[[str], float], runs: int
+    ) -> Comparison:
+        """Measure both clients turn by turn; the first turn only warms up the caches."""
+        measured: dict[str, list[float]] = {client: [] for client in CLIENTS}
+        for turn in range(runs + 1):
+            for client in CLIENTS:
+                value = measure(client)
+                if turn > 0:
+                    measured[client].append(value)
+        ssh, xssh = (statistics.median(measured[client]) for client in CLIENTS)
+        return Comparison(part, unit, runs, ssh, xssh, xssh / ssh)
+
+    def start(self) -> list[Comparison]:
+        """Return how long a cold start takes."""
+
+        def cold(client: str) -> float:
+            return self.time_command(client, "true", os.devnull, os.devnull)
+
+        return [self.compare("start", "s", cold, self.runs)]
+
+    def throughput(self) -> list[Comparison]:
+        """Return how fast a stream is, up and down."""
+        payload = self.directory / "payload"
+        payload.write_bytes(os.urandom(PAYLOAD_MEGABYTES * MEGABYTE))
+        received = self.directory / "received"
+        null = os.devnull
+
+        def up(client: str) -> float:
+            seconds = self.time_command(client, f"cat > {received}", str(payload), null)
+            return self._checked(payload, received) / seconds
+
+        def down(client: str) -> float:
+            seconds = self.time_command(client, f"cat {payload}", null, str(received))
+            return self._checked(payload, received) / seconds
+
+        runs = max(3, self.runs // 4)
+        return [
+            self.compare("throughput up", "MB/s", up, runs),
+            self.compare("throughput down", "MB/s", down, runs),
+        ]
+
+    @staticmethod
+    def _checked(payload: Path, received: Path) -> float:
+        """Return the megabytes that came through, all of them as they were sent."""
+        assert payload.read_bytes() == received.read_bytes(), "what came is not what was sent"
+        return PAYLOAD_MEGABYTES
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the parts, the number of runs, and where the JSON goes."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure xssh beside ssh.")
+    parser.add_argument("part", nargs="*", help="start, throughput (default: all)")
+    parser.add_argument("--runs", type=int, default=15, help="turns of each client (default 15)")
+    parser.add_argument("--json", metavar="FILE", help="also write the results there (- is stdout)")
+    arguments = parser.parse_args()
+    unknown = set(arguments.part) - {"start", "throughput"}
+    if unknown or arguments.runs < 1:
+        parser.error(f"no such part: {', '.join(unknown)}" if unknown else "--runs is less than 1")
+    return arguments
+
+
+def main() -> int:
+    """Measure, and print a line for each comparison."""
+    arguments = parse_arguments()
+    parts = arguments.part or ["start", "throughput"]
+    with tempfile.TemporaryDirectory(prefix="xssh-bench-") as directory:
+        bench = Bench(Path(directory), arguments.runs)
+        try:
+            comparisons = [found for part in parts for found in getattr(bench, part)()]
+        finally:
+            bench.server.stop()
+    quiet = arguments.json == "-"
+    for found in comparisons:
+        line = (
+            f"{found.part:16} ssh {found.ssh:8.3f} {found.unit:4}  xssh {found.xssh:8.3f} "
+            f"{found.unit:4}  ratio {found.ratio:5.2f}  (medians of {found.runs})"
+        )
+        print(line, file=sys.stderr if quiet else sys.stdout)
+    if arguments.json:
+        text = json.dumps([asdict(found) for found in comparisons], indent=2) + "\n"
+        if quiet:
+            sys.stdout.write(text)
+        else:
+            Path(arguments.json).write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
