@@ -1,0 +1,182 @@
+"""What is said about host keys, in OpenSSH's own words (sshconnect.c), and how loudly.
+
+Every text is one log message: it may have several lines, and the last has no newline. Programs
+match on these words, so they are not to be improved.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from xsshpy.ssh.keyblob import HostCertificate, HostKey
+from xsshpy.ssh.known_hosts import Entry
+
+VERIFICATION_FAILED: Final = "Host key verification failed."
+ASK_AGAIN: Final = "Please type 'yes', 'no' or the fingerprint: "
+ASK_AGAIN_PLAIN: Final = "Please type 'yes' or 'no': "
+QUESTION: Final = "Are you sure you want to continue connecting (yes/no/[fingerprint])? "
+QUESTION_PLAIN: Final = "Are you sure you want to continue connecting (yes/no)? "
+NO_OTHER_NAMES: Final = "This key is not known by any other names."
+
+_MAX_OTHER_NAMES: Final = 8
+_RULE: Final = "@" * 59
+_PLAIN_WORD: Final = re.compile(r"[\w@%+=:,./\[\]-]*", re.ASCII)
+
+
+class Level(Enum):
+    """The LogLevel from which on a line is printed; QUIET prints none of them."""
+
+    FATAL = auto()
+    ERROR = auto()
+    INFO = auto()
+    DEBUG = auto()
+
+
+@dataclass(frozen=True)
+class Line:
+    """One message and its level. ``text`` is without ``debug1: `` and without a final newline."""
+
+    level: Level
+    text: str
+
+
+def fatal_line(text: str) -> Line:
+    """Make a line for the failure that ends the run."""
+    return Line(Level.FATAL, text)
+
+
+def error_line(text: str) -> Line:
+    """Make a line for what LogLevel=ERROR still shows."""
+    return Line(Level.ERROR, text)
+
+
+def info_line(text: str) -> Line:
+    """Make a line that is shown by default."""
+    return Line(Level.INFO, text)
+
+
+def debug_line(text: str) -> Line:
+    """Make a line that -v shows."""
+    return Line(Level.DEBUG, text)
+
+
+def describe_question(
+    host: str,
+    address: str,
+    key: HostKey,
+    fingerprint: str,
+    others: Sequence[Entry],
+    home: str,
+) -> str:
+    """Return the question about a new key, up to and with its last space.
+
+    The words are those of OpenSSH up to 10.0; 10.1 has ``is: SHA256:…`` and no full stop.
+    ``others`` are the lines where the key stands under other names; a path below ``home`` is
+    shortened to ``~/``.
+    """
+    return "\n".join(
+        [
+            f"The authenticity of host '{host} ({address})' can't be established.",
+            f"{key.display_name} key fingerprint is {fingerprint}.",
+            *_other_names(others, home),
+            QUESTION,
+        ]
+    )
+
+
+def _other_names(others: Sequence[Entry], home: str) -> list[str]:
+    if not others:
+        return [NO_OTHER_NAMES]
+    lines = ["This host key is known by the following other names/addresses:"]
+    for entry in others[:_MAX_OTHER_NAMES]:
+        lines.append(f"    {shorten_home(entry.path, home)}:{entry.line}: {entry.hosts}")
+    if len(others) > _MAX_OTHER_NAMES:
+        lines.append(f"    ({len(others) - _MAX_OTHER_NAMES} additional names omitted)")
+    return lines
+
+
+def shorten_home(path: str, home: str) -> str:
+    """Return a path below ``home`` with ``~`` for it; any other as it is."""
+    base = home if home.endswith("/") else home + "/"
+    return "~/" + path[len(base) :] if home and path.startswith(base) else path
+
+
+def changed_key_lines(
+    key: HostKey, fingerprint: str, host: str, found: Entry, recorded_in: str
+) -> tuple[Line, ...]:
+    """Say that the key is not the one in ``found``; ``recorded_in`` is the file to mend."""
+    return (
+        *_banner("@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @"),
+        error_line("IT IS POSSIBLE THAT SOMEONE IS DOING SOMETHING NASTY!"),
+        error_line("Someone could be eavesdropping on you right now (man-in-the-middle attack)!"),
+        error_line("It is also possible that a host key has just been changed."),
+        error_line(
+            f"The fingerprint for the {key.display_name} key sent by the remote host is\n"
+            f"{fingerprint}."
+        ),
+        error_line("Please contact your system administrator."),
+        error_line(f"Add correct host key in {recorded_in} to get rid of this message."),
+        error_line(f"Offending {found.key.display_name} key in {found.path}:{found.line}"),
+        *_removal_lines(found.path, host),
+    )
+
+
+def spoofing_lines(
+    key: HostKey, host: str, address: str, what: str, offending: Entry | None
+) -> tuple[Line, ...]:
+    """Say that the host's and its address's records disagree; ``what`` became of the latter."""
+    lines = [
+        *_banner("@       WARNING: POSSIBLE DNS SPOOFING DETECTED!          @"),
+        error_line(f"The {key.display_name} host key for {host} has changed,"),
+        error_line(f"and the key for the corresponding IP address {address}"),
+        error_line(f"{what}. This could either mean that"),
+        error_line("DNS SPOOFING is happening or the IP address for the host"),
+        error_line("and its host key have changed at the same time."),
+    ]
+    if offending is not None:
+        lines.append(error_line(f"Offending key for IP in {offending.path}:{offending.line}"))
+        lines.extend(_removal_lines(offending.path, address))
+    return tuple(lines)
+
+
+def revoked_key_lines(key: HostKey | HostCertificate, host: str) -> tuple[Line, ...]:
+    """Say that the key, or the CA of the certificate, is marked as revoked."""
+    return (
+        *_banner("@       WARNING: REVOKED HOST KEY DETECTED!               @"),
+        error_line(f"The {key.display_name} host key for {host} is marked as revoked."),
+        error_line("This could mean that a stolen key is being used to"),
+        error_line("impersonate this host."),
+    )
+
+
+def address_warning(
+    key: HostKey, host: str, address: str, offending: Entry, matching: Entry | None
+) -> str:
+    """Say that the host's key is not the one on record for its address."""
+    text = (
+        f"Warning: the {key.display_name} host key for '{host}' differs from the key for the IP "
+        f"address '{address}'\nOffending key for IP in {offending.path}:{offending.line}"
+    )
+    if matching is not None:
+        text += f"\nMatching host key in {matching.path}:{matching.line}"
+    return text
+
+
+def _banner(text: str) -> tuple[Line, ...]:
+    return (error_line(_RULE), error_line(text), error_line(_RULE))
+
+
+def _removal_lines(path: str, host: str) -> tuple[Line, ...]:
+    command = f"ssh-keygen -f {_quote(path)} -R {_quote(host)}"
+    return (error_line("  remove with:"), error_line(f"  {command}"))
+
+
+def _quote(word: str) -> str:
+    # Debian's double quotes, but only round what a shell leaves alone inside them: the line is
+    # there to be pasted.
+    return f'"{word}"' if _PLAIN_WORD.fullmatch(word) else shlex.quote(word)
