@@ -1,0 +1,190 @@
+"""Which extensions a forwarded X client gets to see: bytes in, bytes out.
+
+Some extensions cannot work through a relay. MIT-SHM, DRI3 and XFree86-Bigfont hand over shared
+memory or descriptors, and an X server offers them to whoever comes through its unix socket; a
+program that believes it waits for ever (Qt does). So they are hidden: QueryExtension says absent,
+ListExtensions leaves them out.
+
+Rules kept here: the real request always goes to the server and only its reply is altered, so that
+sequence numbers stay the server's own; every other byte passes unchanged, both ways; nothing is
+predicted and no error is invented. Python 3.6 and later, standard library only.
+
+Follows the X Window System Protocol, version 11, §9 (QueryExtension, ListExtensions); the Big
+Requests Extension 2.0.
+"""
+
+import struct
+from enum import Enum
+from typing import FrozenSet, Iterator, List, Optional
+
+from .xmessages import (
+    ERROR,
+    LIST_EXTENSIONS,
+    QUERY_EXTENSION,
+    ByteOrder,
+    Message,
+    NeedData,
+    ProtocolError,
+    Raw,
+    Request,
+    SetupReply,
+    SetupRequest,
+    pad_length,
+)
+from .xwire import ClientReader, ServerReader
+
+HIDDEN_EXTENSIONS = frozenset((b"MIT-SHM", b"DRI3", b"XFree86-Bigfont"))
+"""Extensions that need more than a stream of bytes between client and server."""
+
+BIG_REQUESTS = b"BIG-REQUESTS"
+
+PREFIX = 512
+"""How much of a request is looked at, in bytes: more than any hidden name is long."""
+
+LONGEST_LIST = 32 + 256 * 256
+"""Longest ListExtensions reply there can be, in bytes: 255 names of 255 bytes."""
+
+
+class _Purpose(Enum):
+    """Why a reply is awaited."""
+
+    HIDE = "hide"
+    LIST = "list"
+    BIG_REQUESTS_OPCODE = "opcode"
+    BIG_REQUESTS_MAXIMUM = "maximum"
+
+
+class ExtensionFilter:
+    """What passes between one X client and its server, without the hidden extensions.
+
+    ``reader`` has read the client's setup, and nothing after it: see ``build_client_reader``. Each
+    method takes what arrived and gives what is to be sent on, in order; to be iterated to the end.
+    It raises ProtocolError where a side broke the protocol; the connection must then be closed.
+    """
+
+    def __init__(self, reader: ClientReader, hidden: FrozenSet[bytes] = HIDDEN_EXTENSIONS) -> None:
+        if any(len(name) > PREFIX - 12 for name in hidden):
+            raise ValueError("name of an extension is too long to be hidden")
+        if reader.order is None:
+            raise ValueError("the client's setup was not read")
+        self._order: ByteOrder = reader.order
+        self._hidden = hidden
+        self._client = reader
+        self._server = ServerReader(self._order)
+        self._big_requests: Optional[int] = None
+        self.setup: Optional[SetupReply] = None
+        """The server's answer to the setup, once it came."""
+
+    def pass_to_server(self, data: bytes) -> Iterator[bytes]:
+        """Take bytes from the client, give bytes for the server."""
+        self._client.receive_data(data)
+        while True:
+            event = self._client.next_event()
+            if isinstance(event, NeedData):
+                return
+            assert not isinstance(event, SetupRequest)
+            if isinstance(event, Request):
+                self._announce(event)
+            yield event.data
+
+    def _announce(self, request: Request) -> None:
+        """Ask for the answer to a request, where it is to be altered or tells us something."""
+        if request.opcode == QUERY_EXTENSION:
+            name = parse_extension_query(request, self._order)
+            if name in self._hidden:
+                self._expect(request, 32, _Purpose.HIDE)
+            elif name == BIG_REQUESTS and self._big_requests is None:
+                self._expect(request, 32, _Purpose.BIG_REQUESTS_OPCODE)
+        elif request.opcode == LIST_EXTENSIONS:
+            self._expect(request, LONGEST_LIST, _Purpose.LIST)
+        elif request.opcode == self._big_requests and request.data[1] == 0:
+            self._expect(request, 32, _Purpose.BIG_REQUESTS_MAXIMUM)
+
+    def _expect(self, request: Request, longest: int, purpose: _Purpose) -> None:
+        self._server.expect(request.sequence, request.opcode, longest, purpose)
+
+    def pass_to_client(self, data: bytes) -> Iterator[bytes]:
+        """Take bytes from the server, give bytes for the client."""
+        self._server.receive_data(data)
+        while True:
+            event = self._server.next_event()
+            if isinstance(event, NeedData):
+                return
+            if isinstance(event, Message):
+                yield self._answer(event)
+                continue
+            if not isinstance(event, Raw):
+                self.setup = event
+            yield event.data
+
+    def _answer(self, message: Message) -> bytes:
+        """Return an awaited answer as the client may see it; an error stays what it is."""
+        reply = message.data
+        if message.code == ERROR:
+            return reply
+        if message.purpose is _Purpose.HIDE:
+            return hide_extension_answer(reply)
+        if message.purpose is _Purpose.LIST:
+            return hide_listed_extensions(reply, self._order, self._hidden)
+        if message.purpose is _Purpose.BIG_REQUESTS_OPCODE:
+            self._big_requests = parse_extension_answer(reply)
+            if self._big_requests is not None:
+                self._client.inspect(self._big_requests)
+        else:
+            maximum = struct.unpack_from(self._order.value + "I", reply, 8)[0]
+            self._client.enable_big_requests(maximum)
+        return reply
+
+
+def build_client_reader() -> ClientReader:
+    """Return a reader that sees what an ExtensionFilter must see."""
+    return ClientReader((QUERY_EXTENSION, LIST_EXTENSIONS), PREFIX)
+
+
+def parse_extension_query(request: Request, order: ByteOrder) -> bytes:
+    """Return the name that a QueryExtension asks for; b"" where not all of it was gathered.
+
+    A request whose lengths contradict each other is an error to the server; the name is read all
+    the same.
+    """
+    body = request.body
+    if len(body) < 4:
+        return b""
+    length: int = struct.unpack_from(order.value + "H", body)[0]
+    name = body[4 : 4 + length]
+    return name if len(name) == length else b""
+
+
+def parse_extension_answer(reply: bytes) -> Optional[int]:
+    """Return the major opcode from a QueryExtension reply, None where the extension is absent."""
+    return reply[9] if reply[8] else None
+
+
+def hide_extension_answer(reply: bytes) -> bytes:
+    """Return a QueryExtension reply that says: absent."""
+    return reply[:8] + bytes(4) + reply[12:]
+
+
+def parse_extension_list(reply: bytes) -> List[bytes]:
+    """Return the names in a ListExtensions reply. Raises ProtocolError where they overrun it."""
+    names: List[bytes] = []
+    position = 32
+    for _ in range(reply[1]):
+        if position >= len(reply) or position + 1 + reply[position] > len(reply):
+            raise ProtocolError("list of extensions is longer than its reply")
+        following = position + 1 + reply[position]
+        names.append(reply[position + 1 : following])
+        position = following
+    return names
+
+
+def hide_listed_extensions(reply: bytes, order: ByteOrder, hidden: FrozenSet[bytes]) -> bytes:
+    """Return a ListExtensions reply without the hidden names; the same where it has none."""
+    names = parse_extension_list(reply)
+    shown = [name for name in names if name not in hidden]
+    if len(shown) == len(names):
+        return reply
+    text = b"".join(bytes((len(name),)) + name for name in shown)
+    text += bytes(pad_length(len(text)))
+    head = struct.pack(order.value + "BB2sI", reply[0], len(shown), reply[2:4], len(text) // 4)
+    return head + reply[8:32] + text
