@@ -163,6 +163,7 @@ make_environment() {
         cat "$ROOT/pyproject.toml"
     } | cksum)
     if [ "$(cat "$directory/stamp" 2>/dev/null)" = "$stamp" ]; then return; fi
+    say "making a Python environment in ${directory#"$ROOT"/}"
     rm -rf "$directory"
     quietly "$python" -m venv "$directory"
     # --group came with pip 25.1.

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests.support.clients import ClientHome  # noqa: E402
-from tests.support.processes import adopt_orphans, end_popen, find_descendants, run  # noqa: E402
+from tests.support.processes import adopt_orphans, end_popen, find_descendants  # noqa: E402
 from tests.support.sshd import KeyRing, ServerOptions, SshServer  # noqa: E402
 from tests.support.tools import MissingTool, find_nss_wrapper, find_tool  # noqa: E402
 from tests.support.windows import Screen  # noqa: E402
@@ -49,6 +49,10 @@ WINDOW_SECONDS = 90.0
 
 FAILURES = (AssertionError, MissingTool, OSError, RuntimeError, subprocess.SubprocessError)
 """What the server, the display or the window may fail with; each says why."""
+DISPLAY_SECONDS = 20
+"""How long the user's display may take to answer; XQuartz starts on first use, in up to 12 s."""
+LOOK_SECONDS = 2.0
+"""How long the window stays on a display that someone looks at."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +106,20 @@ def open_users_display() -> Display | None:
         # In a process of its own: a server that hangs would hold up whoever asks.
         code = "import sys, Xlib.display; Xlib.display.Display(sys.argv[1])"
         environment = {**os.environ, "XAUTHORITY": str(authority)}
-        answer = run([sys.executable, "-c", code, name], env=environment, timeout=20)
-        if answer.status != 0:
+        answer = subprocess.run(
+            [sys.executable, "-c", code, name],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=DISPLAY_SECONDS,
+        )
+        if answer.returncode != 0:
             raise RuntimeError(answer.stderr.strip().rpartition("\n")[2])
-    except (XsshError, AssertionError, RuntimeError, OSError) as error:
+    except subprocess.TimeoutExpired:
+        print(f"  DISPLAY {name} is of no use here: no answer within {DISPLAY_SECONDS} s")
+        return None
+    except (XsshError, RuntimeError, OSError) as error:
         print(f"  DISPLAY {name} is of no use here: {error}")
         return None
     return Display(name, str(authority), None)
@@ -118,7 +132,7 @@ def open_display() -> Display:
         print(f"  the window opens on your display, {users.name}")
         return users
     if find_tool("Xvfb") is None:
-        raise MissingTool("there is no display, and no Xvfb to stand in for one")
+        raise MissingTool("there is no display, and no Xvfb to stand in for one (Debian: xvfb)")
     server = Xvfb(SESSION / "xvfb")
     print(f"  no display here: the window opens on an invisible one, Xvfb {server.display}")
     return Display(server.display, server.authority, server)
@@ -128,16 +142,14 @@ def start_server() -> SshServer:
     """Start the throwaway sshd, with plot.py in the login's HOME."""
     options = ServerOptions(
         shell=find_tool("bash") or "/bin/sh",
-        path=os.pathsep.join(
-            [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-        ),
+        path=PATH,
         isolation="passwd" if find_nss_wrapper() else "environment",
     )
     server = SshServer(SESSION / "server", KeyRing.generate(SESSION / "keys"), options)
     shutil.copy(ROOT / "examples" / "plot.py", server.home)
-    print(
-        f"  sshd listens on {server.host} port {server.port}; {server.user}'s HOME: {server.home}"
-    )
+    # The first xauth of a new account says that it makes this file; the story is short without.
+    (server.home / ".Xauthority").touch(mode=0o600)
+    print(f"  it listens on {server.host} port {server.port}; {server.user}'s HOME: {server.home}")
     return server
 
 
@@ -175,6 +187,8 @@ def show_plot(
             with story.step("picture of the window", "  the window is open; taking its picture"):
                 picture = screen.settled_picture(window)
                 picture.save_png(PICTURE)
+            if display.server is None:
+                time.sleep(LOOK_SECONDS)
             with story.step("closing the window", "  closing the window, as its close button does"):
                 screen.close_window(window)
                 return process.wait(30)
