@@ -17,7 +17,7 @@ import termios
 import threading
 from collections.abc import Iterator
 
-from xsshpy.ttyguard import Modes, SignalGuard, TerminalErrors, get_modes, restore_modes
+from xsshpy.ttyguard import Modes, SignalGuard, TerminalErrors, get_modes, restore_modes, set_modes
 
 ANSWER_LIMIT = 1023
 """Bytes of an answer that are kept; the rest of the line is read and dropped."""
@@ -44,11 +44,14 @@ async def ask_on_terminal(fd: int, question: bytes, *, echo: bool) -> bytes | No
     ssh is.
     """
     terminal = _Questioned(fd, question, echo=echo)
-    if not terminal.ask():
-        return None
     guard = SignalGuard(terminal.put_back, terminal.ask_again)
-    guard.install()
     try:
+        # The guard comes second: in the background, asking stops the process until it is called
+        # to the foreground, and SIGCONT must not ask a second time then.
+        with guard.hold_off():
+            if not terminal.ask():
+                return None
+            guard.install()
         return await _read_line_in_thread(fd)
     finally:
         terminal.put_back()
@@ -71,7 +74,7 @@ class _Questioned:
             saved = get_modes(self._fd)
             ours = _question_modes(saved, echo=self._echo)
             self._saved, self._ours = saved, ours
-            termios.tcsetattr(self._fd, termios.TCSAFLUSH, ours)
+            set_modes(self._fd, termios.TCSAFLUSH, ours)
             self._ours = get_modes(self._fd)
         except TerminalErrors:
             self._saved = None

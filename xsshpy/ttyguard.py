@@ -8,6 +8,7 @@ or be stopped for trying (SIGTTOU).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import termios
@@ -26,6 +27,17 @@ ENDING_SIGNALS = (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGALRM)
 def get_modes(fd: int) -> Modes:
     """Return the modes of the terminal ``fd``. Raises termios.error."""
     return termios.tcgetattr(fd)
+
+
+def set_modes(fd: int, when: int, modes: Modes) -> None:
+    """Change the modes of the terminal ``fd``, whatever signals arrive. Raises termios.error."""
+    while True:
+        try:
+            termios.tcsetattr(fd, when, modes)
+            return
+        except termios.error as error:
+            if error.args[0] != errno.EINTR:
+                raise
 
 
 def is_in_foreground(fd: int) -> bool:
@@ -48,16 +60,16 @@ def restore_modes(fd: int, saved: Modes, ours: Modes, when: int = termios.TCSADR
     try:
         if not is_in_foreground(fd) and get_modes(fd) != ours:
             return True
-        with _blocked(signal.SIGTTOU):
-            termios.tcsetattr(fd, when, saved)
+        with _blocked({signal.SIGTTOU}):
+            set_modes(fd, when, saved)
     except TerminalErrors:
         return False
     return True
 
 
 @contextlib.contextmanager
-def _blocked(signum: signal.Signals) -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signum})
+def _blocked(signals: set[signal.Signals]) -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:
@@ -77,6 +89,12 @@ class SignalGuard:
         self._resume = resume
         self._held: list[signal.Signals] = []
         self._stopped = False
+
+    @contextlib.contextmanager
+    def hold_off(self) -> Iterator[None]:
+        """Let no signal take effect in this block: for changes that must not be cut in two."""
+        with _blocked({*ENDING_SIGNALS, signal.SIGTSTP}):
+            yield
 
     def install(self) -> None:
         """Take the signals. Does nothing outside the main thread, where Python forbids it."""

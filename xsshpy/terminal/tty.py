@@ -23,6 +23,7 @@ from xsshpy.ttyguard import (
     get_modes,
     is_in_foreground,
     restore_modes,
+    set_modes,
 )
 
 _INPUT, _OUTPUT, _CONTROL, _LOCAL, _INPUT_SPEED, _OUTPUT_SPEED, _CHARACTERS = range(7)
@@ -260,7 +261,7 @@ class RawTerminal:
             raw = raw_modes(saved)
             # Noted before the change: a signal may end the process directly after it.
             self._saved, self._raw = saved, raw
-            termios.tcsetattr(self._fd, termios.TCSADRAIN, raw)
+            set_modes(self._fd, termios.TCSADRAIN, raw)
             self._raw = get_modes(self._fd)
         except TerminalErrors:
             self.leave()
