@@ -10,9 +10,9 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Final
 
+from xsshpy.console import LogLevel
 from xsshpy.ssh.keyblob import HostCertificate, HostKey
 from xsshpy.ssh.known_hosts import Entry
 
@@ -28,41 +28,27 @@ _RULE: Final = "@" * 59
 _PLAIN_WORD: Final = re.compile(r"[\w@%+=:,./\[\]-]*", re.ASCII)
 
 
-class Level(Enum):
-    """The LogLevel from which on a line is printed; QUIET prints none of them."""
-
-    FATAL = auto()
-    ERROR = auto()
-    INFO = auto()
-    DEBUG = auto()
-
-
 @dataclass(frozen=True)
 class Line:
-    """One message and its level. ``text`` is without ``debug1: `` and without a final newline."""
+    """One message, as ``Console.log`` takes it: not yet sanitised, no ``debug1: ``, no newline."""
 
-    level: Level
+    level: LogLevel
     text: str
-
-
-def fatal_line(text: str) -> Line:
-    """Make a line for the failure that ends the run."""
-    return Line(Level.FATAL, text)
 
 
 def error_line(text: str) -> Line:
     """Make a line for what LogLevel=ERROR still shows."""
-    return Line(Level.ERROR, text)
+    return Line(LogLevel.ERROR, text)
 
 
 def info_line(text: str) -> Line:
     """Make a line that is shown by default."""
-    return Line(Level.INFO, text)
+    return Line(LogLevel.INFO, text)
 
 
 def debug_line(text: str) -> Line:
     """Make a line that -v shows."""
-    return Line(Level.DEBUG, text)
+    return Line(LogLevel.DEBUG1, text)
 
 
 def describe_question(

@@ -12,7 +12,7 @@ compared with its address's key (CheckHostIP with a port other than 22).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
@@ -35,7 +35,6 @@ from xsshpy.ssh.hostkey_texts import (
     debug_line,
     describe_question,
     error_line,
-    fatal_line,
     info_line,
     revoked_key_lines,
     spoofing_lines,
@@ -78,9 +77,10 @@ class AcceptUntrusted:
 
 @dataclass(frozen=True)
 class Refuse:
-    """End the run; the last line is the reason."""
+    """End the run. ``reason`` is the last thing to be said, by whoever ends it."""
 
     lines: tuple[Line, ...]
+    reason: str = VERIFICATION_FAILED
 
 
 @dataclass(frozen=True)
@@ -133,14 +133,14 @@ def parse_host_key_answer(answer: str | None, fingerprint: str) -> Answer:
     return Answer.AGAIN
 
 
-def settle_host_key(
+async def settle_host_key(
     decision: Decision,
     *,
     say: Callable[[Line], None],
-    ask: Callable[[str], str | None],
-    record: Callable[[Addition], str | None],
+    ask: Callable[[str], Awaitable[str | None]],
+    record: Callable[[Addition], Awaitable[str | None]],
 ) -> Settled:
-    """Carry a decision through and return how it ended. All lines have been said by then.
+    """Carry a decision through and return how it ended. All has been said but a refusal's reason.
 
     ``ask`` shows a prompt and returns the answer, None where there is no one to ask. ``record``
     writes a key and returns None, or the reason why it could not.
@@ -149,21 +149,22 @@ def settle_host_key(
         for line in decision.lines:
             say(line)
         if isinstance(decision, Add):
-            reason = record(decision.addition)
+            reason = await record(decision.addition)
             say(decision.addition.added if reason is None else decision.addition.failed)
             if reason is not None:
                 say(info_line(f"xssh: {decision.addition.path}: {reason}"))
             decision = decision.then
         elif isinstance(decision, Ask):
-            decision = decision.yes if _ask_until_answered(decision, ask) else decision.no
+            agreed = await _ask_until_answered(decision, ask)
+            decision = decision.yes if agreed else decision.no
         else:
             return decision
 
 
-def _ask_until_answered(question: Ask, ask: Callable[[str], str | None]) -> bool:
+async def _ask_until_answered(question: Ask, ask: Callable[[str], Awaitable[str | None]]) -> bool:
     prompt = question.prompt
     for _attempt in range(_MAX_QUESTIONS):
-        answer = parse_host_key_answer(ask(prompt), question.fingerprint)
+        answer = parse_host_key_answer(await ask(prompt), question.fingerprint)
         if answer is not Answer.AGAIN:
             return answer is Answer.YES
         prompt = question.again
@@ -183,14 +184,14 @@ def decide_host_key(
     key inside is judged like any other.
     """
     if 0 < presented.plain.rsa_bits < policy.required_rsa_size:
-        return Refuse((fatal_line("Bad server host key: Invalid key length"),))
+        return Refuse((), "Bad server host key: Invalid key length")
     if policy.trust_localhost and names.is_local and names.alias is None:
         text = "Forcing accepting of host key for loopback/localhost."
         return Accept((debug_line(text),), trusted=False)
     case = _Case(known, names, policy, certificate_problem, isinstance(presented, HostCertificate))
     result = _judge_with_retry(case, presented, (), bare=False)
     if isinstance(result, _Failed):
-        return Refuse((*result.lines, fatal_line(VERIFICATION_FAILED)))
+        return Refuse(result.lines)
     return result
 
 
@@ -312,7 +313,7 @@ def _compare(entries: tuple[Entry, ...], key: HostKey | HostCertificate) -> _Mat
     for entry in candidates:
         if entry.key == wanted:
             return _Match(_Status.OK, entry)
-    if candidates:
+    if candidates and not certified:
         return _Match(_Status.CHANGED, candidates[-1])
     return _Match(_Status.NEW)
 
@@ -395,9 +396,8 @@ def _ask_about_new(
     prompt = describe_question(
         question.name, names.address_name, key, fingerprint, others, policy.home
     )
-    refusal = Refuse((fatal_line(VERIFICATION_FAILED),))
     accepted = _add_new(question, (), trusted=True)
-    return Ask(lines, prompt, ASK_AGAIN, fingerprint, accepted, refusal)
+    return Ask(lines, prompt, ASK_AGAIN, fingerprint, accepted, Refuse(()))
 
 
 def _add_new(question: _Question, lines: tuple[Line, ...], *, trusted: bool) -> Decision:
@@ -425,11 +425,7 @@ def _addition(question: _Question, names: tuple[str, ...], what: str, failed_wha
 def _judge_changed(question: _Question, lines: tuple[Line, ...]) -> Decision | _Failed:
     key, found, case = question.key, question.host.found, question.case
     assert found is not None
-    if isinstance(key, HostCertificate):
-        # A CA for a wildcard need not be the CA of every host that it matches.
-        where = f"{found.path}:{found.line}"
-        text = f"Host certificate authority does not match {found.marker.value} in {where}"
-        return _Failed((*lines, debug_line(text)))
+    assert isinstance(key, HostKey)  # another CA's certificate is new, not changed
     if question.bare:
         return _Failed(lines)
     lines += _address_change_lines(question, key, found)
@@ -478,8 +474,7 @@ def _go_on_with_less(question: _Question, lines: tuple[Line, ...]) -> Decision:
         lines = (*lines, error_line(text))
     cancelled = [feature for feature in disabled if feature is not Feature.UPDATE_HOST_KEYS]
     if policy.exit_on_forward_failure and cancelled:
-        text = "Error: forwarding disabled due to host key check failure"
-        return Refuse((*lines, fatal_line(text)))
+        return Refuse(lines, "Error: forwarding disabled due to host key check failure")
     return _compare_with_address(question, AcceptUntrusted(lines, frozenset(disabled)))
 
 
@@ -493,14 +488,13 @@ def _compare_with_address(question: _Question, accepted: Accept | AcceptUntruste
     warning = address_warning(
         key, question.name, question.case.names.address_name, address.found, host.found
     )
-    refusal = fatal_line(VERIFICATION_FAILED)
     if question.policy.strict is StrictChecking.NO:
         return replace(accepted, lines=(*accepted.lines, info_line(warning)))
     if question.policy.strict is not StrictChecking.ASK:
         strict = error_line("Exiting, you have requested strict checking.")
-        return Refuse((*accepted.lines, info_line(warning), strict, refusal))
+        return Refuse((*accepted.lines, info_line(warning), strict))
     if question.policy.batch:
-        return Refuse((*accepted.lines, refusal))
+        return Refuse(accepted.lines)
     prompt = f"{warning}\n{QUESTION_PLAIN}"
     yes = replace(accepted, lines=())
-    return Ask(accepted.lines, prompt, ASK_AGAIN_PLAIN, "", yes, Refuse((refusal,)))
+    return Ask(accepted.lines, prompt, ASK_AGAIN_PLAIN, "", yes, Refuse(()))

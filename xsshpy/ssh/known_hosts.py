@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -36,7 +35,6 @@ _HASH_MAGIC: Final = b"|1|"
 _SALT_BYTES: Final = 20
 _LONGEST_MARKER: Final = 31
 _BLANK: Final = b" \t"
-_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Marker(Enum):
@@ -82,7 +80,7 @@ class Entry:
     marker: Marker
     key: HostKey | HostCertificate
     hosts: str
-    """The names as the file has them, fit to be printed; ``[hashed name]`` for a hashed one."""
+    """The names as the file has them, not sanitised; ``[hashed name]`` for a hashed one."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ class KnownHosts:
                 continue
             key = line.key()
             if key is not None:
-                hosts = _printable_hosts(line.hosts)
+                hosts = _shown_hosts(line.hosts)
                 found.append(Entry(line.path, line.number, line.marker, key, hosts))
         return tuple(found)
 
@@ -209,15 +207,10 @@ def _salt(hosts: bytes) -> bytes | None:
     return salt if salt is not None and len(salt) == _SALT_BYTES else None
 
 
-def _printable_hosts(hosts: bytes) -> str:
+def _shown_hosts(hosts: bytes) -> str:
     if hosts.startswith(b"|"):
         return "[hashed name]"
-    return make_printable(hosts.decode("utf-8", "backslashreplace"))
-
-
-def make_printable(text: str) -> str:
-    """Write control characters as octal escapes, so that a file cannot speak to the terminal."""
-    return _UNPRINTABLE.sub(lambda found: f"\\{ord(found.group()):03o}", text)
+    return hosts.decode("utf-8", "surrogateescape")
 
 
 def format_entry(names: Sequence[str], key: HostKey, salts: Sequence[bytes] = ()) -> bytes:
