@@ -190,7 +190,7 @@ def test_reads_what_ssh_prints(written: bytes, tmp_path) -> None:
 SSH_HELP = (
     "~?\r\n"
     "Supported escape sequences:\r\n"
-    " ~.   - terminate session\r\n"
+    " ~.   - terminate connection (and any multiplexed sessions)\r\n"
     " ~B   - send a BREAK to the remote system\r\n"
     " ~C   - open a command line\r\n"
     " ~R   - request rekey\r\n"
@@ -211,7 +211,7 @@ def test_help_is_that_of_ssh() -> None:
 def test_help_lists_only_what_is_supported() -> None:
     text = help_text(ord("%"), {Disconnect, Help, MoreVerbose}, multiplexed=True)
     assert text.split("\r\n")[2:-3] == [
-        " %.   - terminate connection (and any multiplexed sessions)",
+        " %.   - terminate session",
         " %?   - this message",
     ]
 

@@ -97,7 +97,7 @@ _LETTERS: dict[type[Event], str] = {
 }
 
 _HELP: tuple[tuple[str, str, frozenset[type[Event]]], ...] = (
-    (".", "terminate session", frozenset({Disconnect})),
+    (".", "terminate connection (and any multiplexed sessions)", frozenset({Disconnect})),
     ("B", "send a BREAK to the remote system", frozenset({SendBreak})),
     ("C", "open a command line", frozenset({CommandLine})),
     ("R", "request rekey", frozenset({Rekey})),
@@ -226,13 +226,13 @@ def help_text(escape: int, supported: Collection[type[Event]], *, multiplexed: b
     r"""Return OpenSSH's answer to ``~?``, reduced to the kinds of event in ``supported``.
 
     Lines end in ``\r\n``: the terminal is in raw mode. ``multiplexed`` says that the session
-    rides on a connection shared with others, which words one line differently.
+    rides on another process's connection: ``~.`` then ends no more than the session.
     """
     lines = [f"{_shown(escape)}?", "Supported escape sequences:"]
     for letter, text, kinds in _HELP:
         if kinds.issubset(supported):
             if multiplexed and letter == ".":
-                text = "terminate connection (and any multiplexed sessions)"
+                text = "terminate session"
             lines.append(f" {_shown(escape)}{letter:<3} - {text}")
     twice = _shown(escape) * 2
     lines.append(f" {twice}   - send the escape character by typing it twice")
