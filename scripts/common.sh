@@ -68,7 +68,6 @@ xdpyinfo     x11-utils               xdpyinfo                         xquartz
 xprop        x11-utils               xprop                            xquartz
 xwininfo     x11-utils               xwininfo                         xquartz
 xdotool      xdotool                 xdotool                          xdotool
-xsel         xsel                    xsel                             xsel
 import       imagemagick             ImageMagick                      imagemagick
 tmux         tmux                    tmux                             tmux
 zsh          zsh                     zsh                              -
@@ -107,7 +106,7 @@ packages_for() {
             brew) packages="$packages,$brew" ;;
         esac
     done <<<"$PACKAGES"
-    tr ',' '\n' <<<"$packages" | grep -vx -e '-' -e '' | sort -u | tr '\n' ' '
+    tr ',' '\n' <<<"$packages" | grep -vx -e '-' -e '' | sort -u | paste -s -d ' ' -
 }
 
 how_to_install() {

@@ -16,7 +16,7 @@ from tests.support.leaks import LeakCheck
 from tests.support.processes import find_descendants, run, run_ssh, wait_until
 from tests.support.sshd import SHELLS, SshServer
 from tests.support.terminals import Terminal
-from tests.support.tools import require_tool
+from tests.support.tools import find_nss_wrapper, require_tool, skip_or_fail
 from tests.support.windows import Screen
 from tests.support.xvfb import Xvfb
 
@@ -178,6 +178,11 @@ def test_leak_of_a_descriptor_and_a_file_is_seen(tmp_path: Path, quick_settling:
 def test_home_and_tmpdir_are_private(private_places: Path, client_home: ClientHome) -> None:
     assert os.path.expanduser("~") == str(private_places / "home") == str(client_home.path)
     assert tempfile.gettempdir().startswith(str(private_places))
+
+
+def test_passwd_is_private_too(client_home: ClientHome) -> None:
+    if find_nss_wrapper() is None:
+        skip_or_fail("libnss_wrapper is not installed")
     code = "import os, pwd; print(pwd.getpwuid(os.getuid()).pw_dir)"
     done = run([sys.executable, "-c", code], env=client_home.environment())
     assert done.stdout.decode().strip() == str(client_home.path)
