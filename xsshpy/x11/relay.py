@@ -7,7 +7,7 @@ extensions that cannot work over a distance (see ``remote.xextensions``).
 Rules kept here:
 
 * The real cookie never goes to the other host, nor the fake one to the X server; neither is logged.
-* A refusal is X's own: a Failed reply in the client's byte order whose reason names xssh, so that
+* A rejection is X's own: a Failed reply in the client's byte order whose reason names xssh, so that
   the client prints it. What went wrong is reported here too, in OpenSSH's words where it has them.
 * Every wait has an end (the client's setup, the X server's socket, the last bytes), and every
   buffer a limit: a slow side stops the other one.
@@ -80,26 +80,26 @@ class ClientChannel(Protocol):
 
 
 @dataclass(frozen=True)
-class Refusal:
+class Rejection:
     """Why a client is turned away: ``notice`` for the user here, ``reason`` for the client."""
 
     notice: str
     reason: bytes
 
 
-WRONG_AUTHENTICATION = Refusal(
+WRONG_AUTHENTICATION = Rejection(
     "X11 connection rejected because of wrong authentication.",
     b"xssh: X11 connection rejected because of wrong authentication\n",
 )
-TIMEOUT_EXPIRED = Refusal(
+TIMEOUT_EXPIRED = Rejection(
     "Rejected X11 connection after ForwardX11Timeout expired",
     b"xssh: X11 connection rejected after ForwardX11Timeout expired\n",
 )
-TOO_MANY_CLIENTS = Refusal(
+TOO_MANY_CLIENTS = Rejection(
     "xssh: X11 connection rejected: too many are open",
     b"xssh: X11 connection rejected: too many are open\n",
 )
-SETUP_TOO_LATE = Refusal(
+SETUP_TOO_LATE = Rejection(
     "xssh: X11 connection rejected: the client did not say who it is in time",
     b"xssh: X11 connection rejected: setup took too long\n",
 )
@@ -145,7 +145,7 @@ class X11Relay:
         """Return the session of one channel that the server is about to open."""
         return RelayedClient(self)
 
-    def decide_refusal(self, setup: SetupRequest) -> Refusal | None:
+    def decide_rejection(self, setup: SetupRequest) -> Rejection | None:
         """Return why a client must not come in, or None."""
         if self.options.expired():
             return TIMEOUT_EXPIRED
@@ -269,9 +269,9 @@ class RelayedClient:
         if isinstance(setup, NeedData):
             return
         assert isinstance(setup, SetupRequest)
-        refusal = self._relay.decide_refusal(setup)
-        if refusal is not None:
-            self._refuse(refusal)
+        rejection = self._relay.decide_rejection(setup)
+        if rejection is not None:
+            self._refuse(rejection)
             return
         self._stop_timer()
         self._state = _State.CONNECTING
@@ -286,7 +286,7 @@ class RelayedClient:
             server = await self._open_server()
         except Exception as error:  # the client must get its answer, whatever the opener did
             notice = f"xssh: X11 connection failed: local X server: {describe_failure(error)}"
-            self._refuse(Refusal(notice, UNREACHABLE))
+            self._refuse(Rejection(notice, UNREACHABLE))
             return
         self._server = server
         if self._state is _State.CLOSED:  # in the same turn of the loop as the connection came
@@ -319,13 +319,13 @@ class RelayedClient:
             raise
         return transport
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, rejection: Rejection) -> None:
         """Turn a client away that was not yet let in."""
         if self._state is _State.CLOSED:
             return
         if self._reader.order is not None:
-            self._write_to_channel(build_setup_failed(self._reader.order, refusal.reason))
-        self._options.report(refusal.notice)
+            self._write_to_channel(build_setup_failed(self._reader.order, rejection.reason))
+        self._options.report(rejection.notice)
         self._finish()
 
     # -- the middle --
