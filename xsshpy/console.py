@@ -112,6 +112,11 @@ class Console:
         """Say whether a message of ``level`` would be shown."""
         return LogLevel.QUIET < level <= self.level
 
+    def change_level(self, steps: int) -> None:
+        """Say more (steps above 0) or less from now on, within the levels there are."""
+        level = min(max(self.level + steps, LogLevel.QUIET), LogLevel.DEBUG3)
+        self.level = LogLevel(level)
+
     def fatal(self, text: str) -> None:
         """Say why the run ends. QUIET hides even this, as ``ssh -q`` does."""
         self.log(LogLevel.FATAL, text)

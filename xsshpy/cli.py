@@ -1,0 +1,247 @@
+"""The command line: ssh's own options, and xssh's long ones, become an Invocation.
+
+ssh's options are read as getopt(3) reads them for ssh(1): clustered (``-tt``, ``-vvv``), joined
+(``-p2222``), before the host and after it, until the command begins; ``--`` ends them. xssh's own
+options are long, so the two never meet. This module is the only one that imports click, and
+imports nothing that speaks SSH: help, version and usage errors answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+import click
+
+from xsshpy import __version__
+from xsshpy.errors import EXIT_FAILURE, UsageError, XsshError
+from xsshpy.settings import Invocation
+
+SSH_FLAGS = {
+    "4": "use IPv4 addresses only",
+    "6": "use IPv6 addresses only",
+    "A": "forward the authentication agent",
+    "a": "do not forward the authentication agent",
+    "C": "compress the connection",
+    "n": "take stdin from /dev/null",
+    "q": "quiet: only fatal errors",
+    "T": "no pseudo-terminal",
+    "t": "a pseudo-terminal even for a command; -tt even without a local one",
+    "v": "say what is going on; up to three times",
+    "X": "X11 forwarding, untrusted where ForwardX11Trusted says so",
+    "x": "no X11 forwarding",
+    "Y": "trusted X11 forwarding",
+}
+SSH_VALUES = {
+    "b": ("ADDRESS", "local address to connect from"),
+    "c": ("CIPHERS", "ciphers, best first"),
+    "e": ("CHAR", "escape character, ~ by default, or none"),
+    "F": ("FILE", "another configuration file"),
+    "i": ("FILE", "private key to log in with"),
+    "J": ("HOSTS", "jump hosts, separated by commas"),
+    "l": ("USER", "user to log in as"),
+    "m": ("MACS", "message authentication codes, best first"),
+    "o": ("KEYWORD=VALUE", "any option of ssh_config(5)"),
+    "p": ("PORT", "port of the server"),
+}
+UNSUPPORTED = "BDEfGgIKkLMNOPQRSsVWwy"
+"""ssh's other letters: refused by name, because an option ignored in silence is a trap."""
+
+BACKEND_PATTERN = r"[A-Za-z0-9_.:/+-]+"
+
+
+class UsageFailure(click.UsageError):
+    """A usage error that ends with ssh's status instead of click's 2."""
+
+    exit_code = EXIT_FAILURE
+
+
+def split_ssh_arguments(
+    arguments: Sequence[str],
+) -> tuple[list[tuple[str, str | None]], list[str], str, list[str]]:
+    """Separate ssh's options, xssh's long ones, the destination and the rest, as ssh would.
+
+    Returns (ssh options in order, long options as typed, destination or "", remaining words).
+    A long option takes its value after ``=`` or as the next word. Raises UsageFailure.
+    """
+    options: list[tuple[str, str | None]] = []
+    long_options: list[str] = []
+    destination = ""
+    words = list(arguments)
+    while words:
+        word = words[0]
+        if word == "--":
+            del words[0]
+            if destination or not words:
+                break
+            destination = words.pop(0)
+        elif word.startswith("--"):
+            long_options.append(words.pop(0))
+            if "=" not in word and word in _LONG_OPTIONS_WITH_VALUE:
+                if not words:
+                    raise UsageFailure(f"option {word} needs a value")
+                long_options.append(words.pop(0))
+        elif word.startswith("-") and len(word) > 1:
+            del words[0]
+            options += _split_cluster(word, words)
+        elif not destination:
+            destination = words.pop(0)
+        else:
+            break
+        if destination and any(option.split("=")[0] == "--script" for option in long_options):
+            break  # what follows the host is the script's own, dashes and all
+    return options, long_options, destination, words
+
+
+def _split_cluster(word: str, following: list[str]) -> list[tuple[str, str | None]]:
+    """Split one ``-abc`` word; a value may be joined to it or be the next word."""
+    found: list[tuple[str, str | None]] = []
+    for position, letter in enumerate(word[1:], start=2):
+        if letter in SSH_FLAGS:
+            found.append((letter, None))
+        elif letter in SSH_VALUES:
+            value = word[position:]
+            if not value:
+                if not following:
+                    raise UsageFailure(f"option requires an argument -- {letter}")
+                value = following.pop(0)
+            found.append((letter, value))
+            break
+        elif letter in UNSUPPORTED:
+            raise UsageFailure(f"ssh's option -{letter} is not supported yet")
+        else:
+            raise UsageFailure(f"unknown option -- {letter}")
+    return found
+
+
+class SshCommand(click.Command):
+    """A click command whose short options are read as ssh reads them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take ssh's part away and leave the long options to click."""
+        try:
+            options, long_options, destination, rest = split_ssh_arguments(args)
+            ctx.obj = (tuple(options), destination, tuple(rest))
+            return super().parse_args(ctx, long_options)
+        except click.UsageError as error:
+            raise UsageFailure(error.format_message(), ctx) from None
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the usage lines."""
+        formatter.write_usage("xssh", "[options] [user@]host [command …]")
+        formatter.write_usage("xssh", "[options] --script FILE [user@]host [argument …]", " " * 7)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write xssh's own options, then ssh's."""
+        own = [p.get_help_record(ctx) for p in self.get_params(ctx)]
+        with formatter.section("xssh's own options"):
+            formatter.write_dl([record for record in own if record])
+        flags = [(f"-{letter}", text) for letter, text in SSH_FLAGS.items()]
+        values = [(f"-{letter} {name}", text) for letter, (name, text) in SSH_VALUES.items()]
+        with formatter.section("ssh's options, as in ssh(1)"):
+            formatter.write_dl(sorted(flags + values, key=lambda row: row[0].lower()))
+
+
+def _check_backend(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> str | None:
+    """A backend's name travels in a command line: only harmless characters may be in it."""
+    if value is not None and not re.fullmatch(BACKEND_PATTERN, value):
+        raise UsageFailure(f"--backend: {value!r} is not the name of a matplotlib backend")
+    return value
+
+
+@click.command(
+    cls=SshCommand,
+    help="ssh with X11 that works: remote plots open on the screen in front of you.",
+    epilog="Environment: XSSH_BACKEND (as --backend). Exit status: the remote command's, "
+    "or 255 for a failure of xssh's own.",
+    add_help_option=False,
+)
+@click.option(
+    "--script", metavar="FILE", help="run a local Python file on the remote host; it stays here"
+)
+@click.option(
+    "--python", metavar="CMD", help="interpreter for --script (default: python3, then python)"
+)
+@click.option(
+    "--backend",
+    metavar="NAME",
+    callback=_check_backend,
+    envvar="XSSH_BACKEND",
+    help="matplotlib backend where a display is granted (default: TkAgg); none: leave it alone",
+)
+@click.option("--version", is_flag=True, help="show the version and exit")
+@click.option("--help", "show_help", is_flag=True, help="show this text and exit")
+@click.pass_context
+def command_line(
+    ctx: click.Context,
+    script: str | None,
+    python: str | None,
+    backend: str | None,
+    version: bool,
+    show_help: bool,
+) -> Invocation | None:
+    """Turn the parsed options into an Invocation, or answer at once."""
+    if version:
+        click.echo(f"xssh {__version__}")
+        return None
+    if show_help:
+        click.echo(ctx.get_help())
+        return None
+    options, destination, rest = ctx.obj
+    if not destination:
+        raise UsageFailure("no host given", ctx)
+    if python is not None and script is None:
+        raise UsageFailure("--python goes with --script", ctx)
+    if script == "":
+        raise UsageFailure("--script needs the path of a Python file", ctx)
+    return Invocation(
+        destination=destination,
+        command="" if script else " ".join(rest),
+        ssh_options=options,
+        script=script,
+        script_arguments=tuple(rest) if script else (),
+        python=python,
+        backend=backend,
+    )
+
+
+_LONG_OPTIONS_WITH_VALUE = {
+    name
+    for parameter in command_line.params
+    if isinstance(parameter, click.Option) and not parameter.is_flag
+    for name in parameter.opts
+}
+
+
+def parse_command_line(arguments: Sequence[str]) -> Invocation | None:
+    """Return what the user asked for, or None where the answer has been printed.
+
+    Raises UsageError with the whole text to show.
+    """
+    try:
+        invocation: Invocation | None = command_line.main(
+            list(arguments), prog_name="xssh", standalone_mode=False
+        )
+    except click.ClickException as error:
+        raise UsageError(
+            f"xssh: {error.format_message()}", remedy="`xssh --help` lists the options"
+        ) from None
+    return invocation
+
+
+def main() -> int:
+    """Run xssh with the process's own arguments and return the exit status."""
+    try:
+        invocation = parse_command_line(sys.argv[1:])
+        if invocation is None:
+            return 0
+        from xsshpy.run import run  # nothing slow is loaded before it is needed
+
+        return run(invocation, os.environ)
+    except XsshError as error:
+        sys.stderr.write(error.render() + "\n")
+        return EXIT_FAILURE

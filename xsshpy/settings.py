@@ -1,0 +1,487 @@
+"""From what the user typed to what is to be done: ``ssh -G`` reads the configuration.
+
+OpenSSH resolves its own configuration with the user's own options, so every keyword, token,
+``Match``, ``Include``, system file and error text is that machine's own (ssh_config(5)). What it
+prints, one ``keyword value`` a line, becomes :class:`Settings`: frozen and typed. Parsing is pure;
+only :func:`read_settings` and :func:`read_x11_wish` start a program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import re
+import shlex
+import socket
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha1
+
+from xsshpy.errors import SettingsError
+
+SSH_CONFIG_DEADLINE = 60.0
+"""Seconds that ``ssh -G`` may take: ``Match exec`` runs the user's own commands."""
+
+_NO_TERMINAL_NOTICE = "Pseudo-terminal will not be allocated because stdin is not a terminal."
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What the user typed, understood but not yet resolved against any configuration.
+
+    ``ssh_options`` are ssh's own options in the order typed, as ``(letter, value)``; a letter that
+    takes no value has ``None``. ``command`` is the remote command as ssh sends it: the arguments
+    joined by single spaces; empty for a login shell.
+    """
+
+    destination: str
+    command: str = ""
+    ssh_options: tuple[tuple[str, str | None], ...] = ()
+    script: str | None = None
+    script_arguments: tuple[str, ...] = ()
+    python: str | None = None
+    backend: str | None = None
+
+    def count(self, letter: str) -> int:
+        """Return how often an option without a value was given."""
+        return sum(1 for name, _ in self.ssh_options if name == letter)
+
+    def last_of(self, letters: str) -> str:
+        """Return the last given option among ``letters``, or an empty string."""
+        given = [name for name, _ in self.ssh_options if name in letters]
+        return given[-1] if given else ""
+
+    def value_of(self, letter: str) -> str | None:
+        """Return the last value given for an option, or None."""
+        values = [value for name, value in self.ssh_options if name == letter]
+        return values[-1] if values else None
+
+    def ssh_arguments(self) -> list[str]:
+        """Return ssh's own options as argv words, order kept."""
+        words: list[str] = []
+        for letter, value in self.ssh_options:
+            words.append(f"-{letter}")
+            if value is not None:
+                words.append(value)
+        return words
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a run needs to know, resolved. Times are seconds; 0 or None means no limit.
+
+    Names are ssh_config(5)'s. Paths have had ``~``, ``${VARIABLES}`` and tokens expanded.
+    """
+
+    host: str
+    hostname: str
+    user: str
+    port: int
+    keywords: Mapping[str, tuple[str, ...]] = field(repr=False)
+
+    address_family: socket.AddressFamily = socket.AF_UNSPEC
+    bind_address: str = ""
+    bind_interface: str = ""
+    batch_mode: bool = False
+    compression: bool = False
+    tcp_keep_alive: bool = True
+    connect_timeout: int | None = None
+    connection_attempts: int = 1
+    server_alive_interval: int = 0
+    server_alive_count_max: int = 3
+    proxy_command: str = ""
+    proxy_jump: tuple[str, ...] = ()
+
+    ciphers: tuple[str, ...] = ()
+    macs: tuple[str, ...] = ()
+    kex_algorithms: tuple[str, ...] = ()
+    host_key_algorithms: tuple[str, ...] = ()
+    pubkey_accepted_algorithms: tuple[str, ...] = ()
+    ca_signature_algorithms: tuple[str, ...] = ()
+    required_rsa_size: int = 1024
+    rekey_bytes: int = 0
+    rekey_seconds: int = 0
+
+    strict_host_key_checking: str = "ask"
+    host_key_alias: str = ""
+    user_known_hosts_files: tuple[str, ...] = ()
+    global_known_hosts_files: tuple[str, ...] = ()
+    hash_known_hosts: bool = False
+    check_host_ip: bool = False
+    no_host_authentication_for_localhost: bool = False
+    fingerprint_hash: str = "SHA256"
+
+    preferred_authentications: tuple[str, ...] = ()
+    pubkey_authentication: bool = True
+    password_authentication: bool = True
+    kbd_interactive_authentication: bool = True
+    number_of_password_prompts: int = 3
+    identity_files: tuple[str, ...] = ()
+    certificate_files: tuple[str, ...] = ()
+    identities_only: bool = False
+    identity_agent: str = ""
+
+    request_tty: str = "auto"
+    escape_char: str = "~"
+    log_level: str = "INFO"
+    stdin_null: bool = False
+    remote_command: str = ""
+    local_command: str = ""
+    session_type: str = "default"
+    send_env: tuple[str, ...] = ()
+    set_env: tuple[tuple[str, str], ...] = ()
+
+    forward_agent: str = ""
+    forward_x11: bool = False
+    forward_x11_trusted: bool = False
+    forward_x11_timeout: int = 1200
+
+
+def parse_keywords(text: str) -> dict[str, tuple[str, ...]]:
+    """Return what ``ssh -G`` printed: each keyword, lower case, with its values in order."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        keyword, _, value = line.strip().partition(" ")
+        if keyword:
+            found.setdefault(keyword.lower(), []).append(value.strip())
+    return {keyword: tuple(values) for keyword, values in found.items()}
+
+
+class _Reader:
+    """Typed access to the keywords that ``ssh -G`` printed."""
+
+    def __init__(self, keywords: Mapping[str, tuple[str, ...]]) -> None:
+        self._keywords = keywords
+
+    def text(self, keyword: str, default: str = "") -> str:
+        values = self._keywords.get(keyword)
+        return values[0] if values else default
+
+    def optional(self, keyword: str) -> str:
+        """Return the value, or an empty string for ``none`` and for nothing at all."""
+        value = self.text(keyword)
+        return "" if value.lower() == "none" else value
+
+    def flag(self, keyword: str, default: bool = False) -> bool:
+        value = self.text(keyword).lower()
+        return value in ("yes", "true") if value else default
+
+    def number(self, keyword: str, default: int = 0) -> int:
+        value = self.text(keyword)
+        return int(value) if value.isdecimal() else default
+
+    def names(self, keyword: str) -> tuple[str, ...]:
+        """Return a comma-separated list."""
+        return tuple(name for name in self.optional(keyword).split(",") if name)
+
+    def each(self, keyword: str) -> tuple[str, ...]:
+        """Return a keyword that is printed once for each value."""
+        values = self._keywords.get(keyword, ())
+        return tuple(value for value in values if value.lower() != "none")
+
+    def paths(self, keyword: str) -> tuple[str, ...]:
+        """Return a list of paths on one line; OpenSSH quotes only those with spaces."""
+        value = self.optional(keyword)
+        return tuple(shlex.split(value)) if '"' in value else tuple(value.split())
+
+
+_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+
+
+def parse_settings(text: str, host: str, environ: Mapping[str, str]) -> Settings:
+    """Turn the output of ``ssh -G`` into :class:`Settings`.
+
+    ``host`` is what the user typed (the alias). Raises SettingsError for an unset ``${VARIABLE}``
+    in a path, as ssh does.
+    """
+    keywords = parse_keywords(text)
+    read = _Reader(keywords)
+    expand = _path_expander(read, host, environ)
+    jump = read.optional("proxyjump")
+    rekey = [*read.text("rekeylimit").split(), "0", "0"][:2]
+    return Settings(
+        host=host,
+        hostname=read.text("hostname", host),
+        user=read.text("user"),
+        port=read.number("port", 22),
+        keywords=keywords,
+        address_family=_FAMILIES.get(read.text("addressfamily"), socket.AF_UNSPEC),
+        bind_address=read.optional("bindaddress"),
+        bind_interface=read.optional("bindinterface"),
+        batch_mode=read.flag("batchmode"),
+        compression=read.flag("compression"),
+        tcp_keep_alive=read.flag("tcpkeepalive", True),
+        connect_timeout=read.number("connecttimeout") or None,
+        connection_attempts=read.number("connectionattempts", 1),
+        server_alive_interval=read.number("serveraliveinterval"),
+        server_alive_count_max=read.number("serveralivecountmax", 3),
+        proxy_command=read.optional("proxycommand"),
+        proxy_jump=tuple(jump.split(",")) if jump else (),
+        ciphers=read.names("ciphers"),
+        macs=read.names("macs"),
+        kex_algorithms=read.names("kexalgorithms"),
+        host_key_algorithms=read.names("hostkeyalgorithms"),
+        pubkey_accepted_algorithms=read.names("pubkeyacceptedalgorithms"),
+        ca_signature_algorithms=read.names("casignaturealgorithms"),
+        required_rsa_size=read.number("requiredrsasize", 1024),
+        rekey_bytes=int(rekey[0]) if rekey[0].isdecimal() else 0,
+        rekey_seconds=int(rekey[1]) if rekey[1].isdecimal() else 0,
+        strict_host_key_checking=read.text("stricthostkeychecking", "ask").lower(),
+        host_key_alias=read.optional("hostkeyalias"),
+        user_known_hosts_files=tuple(map(expand, read.paths("userknownhostsfile"))),
+        global_known_hosts_files=read.paths("globalknownhostsfile"),
+        hash_known_hosts=read.flag("hashknownhosts"),
+        check_host_ip=read.flag("checkhostip"),
+        no_host_authentication_for_localhost=read.flag("nohostauthenticationforlocalhost"),
+        fingerprint_hash=read.text("fingerprinthash", "SHA256").upper(),
+        preferred_authentications=read.names("preferredauthentications"),
+        pubkey_authentication=read.text("pubkeyauthentication", "yes") not in ("no", "false"),
+        password_authentication=read.flag("passwordauthentication", True),
+        kbd_interactive_authentication=read.flag("kbdinteractiveauthentication", True),
+        number_of_password_prompts=read.number("numberofpasswordprompts", 3),
+        identity_files=tuple(map(expand, read.each("identityfile"))),
+        certificate_files=tuple(map(expand, read.each("certificatefile"))),
+        identities_only=read.flag("identitiesonly"),
+        identity_agent=_agent_path(read.text("identityagent", "SSH_AUTH_SOCK"), expand, environ),
+        request_tty=read.text("requesttty", "auto").lower(),
+        escape_char=read.text("escapechar", "~"),
+        log_level=read.text("loglevel", "INFO"),
+        stdin_null=read.flag("stdinnull"),
+        remote_command=expand_tokens(
+            read.optional("remotecommand"), _tokens(read, host), "RemoteCommand"
+        ),
+        local_command=expand_tokens(
+            read.optional("localcommand"), _tokens(read, host), "LocalCommand"
+        )
+        if read.flag("permitlocalcommand")
+        else "",
+        session_type=read.text("sessiontype", "default"),
+        send_env=tuple(pattern for line in read.each("sendenv") for pattern in line.split()),
+        set_env=_set_env(read.each("setenv")),
+        forward_agent=_forward_agent(read.text("forwardagent", "no"), expand, environ),
+        forward_x11=read.flag("forwardx11"),
+        forward_x11_trusted=read.flag("forwardx11trusted"),
+        forward_x11_timeout=read.number("forwardx11timeout", 1200),
+    )
+
+
+def _set_env(lines: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for line in lines:
+        for word in shlex.split(line) if '"' in line else [line]:
+            name, separator, value = word.partition("=")
+            if separator:
+                pairs.append((name, value))
+    return tuple(pairs)
+
+
+def _agent_path(value: str, expand: Callable[[str], str], environ: Mapping[str, str]) -> str:
+    """IdentityAgent: a path, ``none``, ``SSH_AUTH_SOCK``, or ``$VARIABLE`` (ssh_config(5))."""
+    if value.lower() == "none":
+        return ""
+    if value == "SSH_AUTH_SOCK":
+        return environ.get("SSH_AUTH_SOCK", "")
+    if re.fullmatch(r"\$\w+", value):
+        return environ.get(value[1:], "")
+    return expand(value)
+
+
+def _forward_agent(value: str, expand: Callable[[str], str], environ: Mapping[str, str]) -> str:
+    """ForwardAgent as the path of the agent's socket; empty where nothing is forwarded."""
+    if value.lower() in ("no", "false", "none"):
+        return ""
+    if value.lower() in ("yes", "true"):
+        return environ.get("SSH_AUTH_SOCK", "")
+    return _agent_path(value, expand, environ)
+
+
+def home_directory() -> str:
+    """Return the home directory that ssh uses: the password database's, not ``$HOME``."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return os.path.expanduser("~")
+
+
+def _tokens(read: _Reader, host: str) -> dict[str, str]:
+    """The values of ssh_config(5)'s TOKENS for this connection."""
+    local = socket.gethostname()
+    hostname, port, user = read.text("hostname", host), read.text("port", "22"), read.text("user")
+    jump = read.optional("proxyjump")
+    return {
+        "%": "%",
+        "C": sha1(f"{local}{hostname}{port}{user}{jump}".encode()).hexdigest(),  # noqa: S324
+        "d": home_directory(),
+        "h": hostname,
+        "i": str(os.getuid()),
+        "j": jump,
+        "k": read.optional("hostkeyalias") or host,
+        "L": local.split(".")[0],
+        "l": local,
+        "n": host,
+        "p": port,
+        "r": user,
+        "u": _local_user(),
+    }
+
+
+def _local_user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def expand_tokens(text: str, tokens: Mapping[str, str], keyword: str) -> str:
+    """Replace ``%x`` tokens. Raises SettingsError for one that ``keyword`` does not have."""
+
+    def replace(match: re.Match[str]) -> str:
+        token = match.group(1)
+        if token not in tokens:
+            raise SettingsError(f"xssh: {keyword}: unknown key %{token}")
+        return tokens[token]
+
+    return re.sub(r"%(.?)", replace, text, flags=re.DOTALL)
+
+
+def _path_expander(read: _Reader, host: str, environ: Mapping[str, str]) -> Callable[[str], str]:
+    tokens = _tokens(read, host)
+
+    def expand(path: str) -> str:
+        def variable(match: re.Match[str]) -> str:
+            value = environ.get(match.group(1))
+            if value is None:
+                raise SettingsError(
+                    f"xssh: the configuration names ${{{match.group(1)}}}, which is not set",
+                    evidence=(f"  in: {path}",),
+                    remedy=f"export {match.group(1)}=… or change that path in ssh_config",
+                )
+            return value
+
+        path = re.sub(r"\$\{(\w+)\}", variable, path)
+        path = expand_tokens(path, tokens, "path")
+        if path == "~" or path.startswith("~/"):
+            return home_directory() + path[1:]
+        return os.path.expanduser(path) if path.startswith("~") else path
+
+    return expand
+
+
+def expand_proxy_command(settings: Settings) -> str:
+    """Return ProxyCommand with its tokens replaced, as the user's shell is to run it."""
+    tokens = _tokens(_Reader(settings.keywords), settings.host)
+    return expand_tokens(settings.proxy_command, tokens, "ProxyCommand")
+
+
+async def _run_ssh_g(arguments: Sequence[str]) -> tuple[int, str, str]:
+    """Run ``ssh -G …`` and return exit status, stdout and stderr. FileNotFoundError without ssh."""
+    process = await asyncio.create_subprocess_exec(
+        "ssh",
+        "-G",
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), SSH_CONFIG_DEADLINE)
+    except BaseException:
+        process.kill()
+        await process.wait()
+        raise
+    status = process.returncode if process.returncode is not None else -1
+    return status, out.decode(errors="surrogateescape"), err.decode(errors="replace")
+
+
+def _ssh_g_arguments(invocation: Invocation) -> list[str]:
+    # The destination comes after "--": one that starts with a dash must never be an option.
+    words = [*invocation.ssh_arguments(), "--", invocation.destination]
+    if invocation.command:
+        words += ["--", invocation.command]
+    return words
+
+
+async def read_settings(
+    invocation: Invocation, environ: Mapping[str, str]
+) -> tuple[Settings, tuple[str, ...]]:
+    """Let OpenSSH resolve the configuration; return it and the lines that OpenSSH said besides.
+
+    Raises SettingsError with OpenSSH's own message where it refuses, and FileNotFoundError where
+    there is no ``ssh`` (the caller then has another reader).
+    """
+    try:
+        status, out, err = await _run_ssh_g(_ssh_g_arguments(invocation))
+    except (TimeoutError, asyncio.TimeoutError):
+        raise SettingsError(
+            f"xssh: `ssh -G` did not answer within {SSH_CONFIG_DEADLINE:.0f} seconds",
+            remedy=f"run `ssh -G {shlex.quote(invocation.destination)}` by hand; "
+            "a `Match exec` command may hang",
+        ) from None
+    said = tuple(line for line in err.splitlines() if line and line != _NO_TERMINAL_NOTICE)
+    if status != 0:
+        raise SettingsError("\n".join(said) or f"xssh: `ssh -G` ended with status {status}")
+    return parse_settings(out, alias_of(invocation.destination), environ), said
+
+
+def alias_of(destination: str) -> str:
+    """Return the host part of ``[user@]host`` or ``ssh://[user@]host[:port]``."""
+    if destination.startswith("ssh://"):
+        authority = destination[len("ssh://") :].partition("/")[0].rpartition("@")[2]
+        match = re.fullmatch(r"\[(.*?)\](?::\d+)?|([^:]*)(?::\d+)?", authority)
+        return (match.group(1) or match.group(2)) if match else authority
+    host = destination.rpartition("@")[2]
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
+@dataclass(frozen=True)
+class X11Wish:
+    """Whether X11 is to be forwarded, and whether the user said so or it is xssh's own default."""
+
+    forward: bool
+    explicit: bool
+    trusted: bool
+
+
+async def read_x11_wish(invocation: Invocation, settings: Settings) -> X11Wish:
+    """Decide whether X11 is wanted. xssh forwards X11 unless the user said otherwise.
+
+    ``ssh -G`` prints ``forwardx11 no`` both for a user's own ``ForwardX11 no`` and for OpenSSH's
+    default. To tell them apart, OpenSSH reads the same files once more with ``ForwardX11 yes``
+    after them: the first value obtained wins, so ``no`` is then the user's own word.
+    """
+    letter = invocation.last_of("XYx")
+    if letter == "x":
+        return X11Wish(forward=False, explicit=True, trusted=False)
+    trusted = settings.forward_x11_trusted
+    if settings.forward_x11:
+        return X11Wish(forward=True, explicit=True, trusted=trusted)
+    if await _says_no_to_x11(invocation):
+        return X11Wish(forward=False, explicit=True, trusted=False)
+    return X11Wish(forward=True, explicit=False, trusted=trusted)
+
+
+async def _says_no_to_x11(invocation: Invocation) -> bool:
+    chosen = invocation.value_of("F")
+    if chosen is None:
+        files = [os.path.join(home_directory(), ".ssh", "config"), "/etc/ssh/ssh_config"]
+    else:
+        files = [] if chosen == "none" else [os.path.abspath(chosen)]
+    lines = [f'Include "{path}"' for path in files if os.path.exists(path)]
+    text = "\n".join([*lines, "Match all", "ForwardX11 yes", ""])
+    options = tuple((name, value) for name, value in invocation.ssh_options if name != "F")
+    with tempfile.NamedTemporaryFile("w", prefix="xssh-config-", suffix=".tmp") as config:
+        config.write(text)
+        config.flush()
+        again = Invocation(
+            destination=invocation.destination,
+            command=invocation.command,
+            ssh_options=(("F", config.name), *options),
+        )
+        try:
+            status, out, _ = await _run_ssh_g(_ssh_g_arguments(again))
+        except (OSError, TimeoutError, asyncio.TimeoutError):
+            return True
+    # Where the second reading fails, X11 stays off: never forward against the user's word.
+    return status != 0 or parse_keywords(out).get("forwardx11") == ("no",)

@@ -1,0 +1,196 @@
+"""From settings to a logged-in connection: transport, jump hosts, host key, login.
+
+asyncssh is given explicit options and reads no configuration of its own: OpenSSH has read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import asyncssh
+
+from xsshpy.console import Console
+from xsshpy.errors import ConnectError
+from xsshpy.settings import Invocation, Settings, read_settings
+from xsshpy.ssh.auth import Login
+from xsshpy.ssh.connection import ClientConnection
+from xsshpy.ssh.failures import HandshakeTimeoutError, explain_failure
+from xsshpy.ssh.hostkey_policy import Feature
+from xsshpy.ssh.known_hosts import order_host_key_algorithms
+from xsshpy.ssh.known_hosts_file import load_known_hosts
+from xsshpy.ssh.options import connection_options
+from xsshpy.ssh.transport import Transport, open_transport
+from xsshpy.ssh.verifier import HostKeyVerifier
+
+HANDSHAKE_DEADLINE = 120
+"""Seconds for banner and key exchange where ConnectTimeout sets no other limit."""
+CLOSE_DEADLINE = 1.0
+MOST_JUMPS = 16
+
+
+@dataclass
+class Session:
+    """A logged-in connection, with the jump hosts and the process that carry it."""
+
+    connection: ClientConnection
+    login: Login
+    settings: Settings
+    disabled: frozenset[Feature]
+    transport: Transport | None
+    carrier: Session | None
+
+    async def close(self) -> None:
+        """Say goodbye, and close everything below; bounded."""
+        self.connection.close()
+        try:
+            await asyncio.wait_for(self.connection.wait_closed(), CLOSE_DEADLINE)
+        except (TimeoutError, asyncio.TimeoutError):
+            self.connection.abort()
+        if self.transport is not None:
+            await self.transport.close()
+        if self.carrier is not None:
+            await self.carrier.close()
+
+
+async def connect(
+    settings: Settings,
+    invocation: Invocation,
+    console: Console,
+    environ: Mapping[str, str],
+    depth: int = 0,
+) -> Session:
+    """Connect and log in, through jump hosts where the settings name them.
+
+    Raises ConnectError, HostKeyError, AuthenticationError or SettingsError; everything opened on
+    the way has been closed by then.
+    """
+    carrier = transport = None
+    try:
+        if settings.proxy_jump:
+            carrier = await _connect_jump(settings, invocation, console, environ, depth)
+        else:
+            transport = await open_transport(settings, console)
+        connection, login, verifier = await _handshake(settings, console, transport, carrier)
+    except BaseException:
+        if transport is not None:
+            await transport.close()
+        if carrier is not None:
+            await carrier.close()
+        raise
+    return Session(connection, login, settings, verifier.disabled, transport, carrier)
+
+
+async def _connect_jump(
+    settings: Settings,
+    invocation: Invocation,
+    console: Console,
+    environ: Mapping[str, str],
+    depth: int,
+) -> Session:
+    """Log in to the last jump host, itself reached through those before it, as ssh -J does."""
+    if depth >= MOST_JUMPS:
+        raise ConnectError(
+            f"xssh: more than {MOST_JUMPS} jump hosts",
+            remedy="look for a ProxyJump in ssh_config that names its own host",
+        )
+    *before, last = settings.proxy_jump
+    options = [(letter, value) for letter, value in invocation.ssh_options if letter in "Fv46q"]
+    if before:
+        options.append(("J", ",".join(before)))
+    jump = Invocation(destination=_jump_destination(last), ssh_options=tuple(options))
+    jump_settings, said = await read_settings(jump, environ)
+    for line in said:
+        console.error(line)
+    console.debug(1, f"Setting implicit jump host {last}")
+    return await connect(jump_settings, jump, console, environ, depth + 1)
+
+
+def _jump_destination(text: str) -> str:
+    """``[user@]host[:port]`` as ProxyJump has it, in the form that ssh takes as a destination."""
+    return text if text.startswith("ssh://") else f"ssh://{text}"
+
+
+async def _handshake(
+    settings: Settings, console: Console, transport: Transport | None, carrier: Session | None
+) -> tuple[ClientConnection, Login, HostKeyVerifier]:
+    loop = asyncio.get_running_loop()
+    known = await loop.run_in_executor(
+        None,
+        load_known_hosts,
+        settings.user_known_hosts_files,
+        settings.global_known_hosts_files,
+    )
+    for path, reason in known.unreadable:
+        console.debug(1, f"load_hostkeys: fopen {path}: {reason}")
+    address = None
+    if transport is not None and transport.process is None:
+        address = str(transport.socket.getpeername()[0])
+    verifier = HostKeyVerifier(settings, console, known, address)
+    login = Login(settings, console, lambda: Feature.PASSWORD not in verifier.disabled)
+    name = verifier.names.record_name
+    algorithms = order_host_key_algorithms(settings.host_key_algorithms, known, name)
+    options = connection_options(settings, login, algorithms)
+    options.waiter = loop.create_future()
+    connection = await _attach(settings, options, verifier, transport, carrier)
+    try:
+        await _await_login(settings, connection, options.waiter)
+    except BaseException as error:
+        connection.cancel_question()
+        connection.abort()
+        raise explain_failure(error, settings, connection, address) from None
+    return connection, login, verifier
+
+
+async def _attach(
+    settings: Settings,
+    options: asyncssh.SSHClientConnectionOptions,
+    verifier: HostKeyVerifier,
+    transport: Transport | None,
+    carrier: Session | None,
+) -> ClientConnection:
+    """Put an SSH connection on the socket, or on a channel of the jump host's connection."""
+    loop = asyncio.get_running_loop()
+
+    def factory() -> ClientConnection:
+        return ClientConnection(loop, options, verifier)
+
+    if transport is not None:
+        _, connection = await loop.create_connection(factory, sock=transport.socket)
+        return connection
+    assert carrier is not None
+    try:
+        _, session = await carrier.connection.create_connection(
+            cast("Callable[[], asyncssh.SSHTCPSession[bytes]]", factory),  # it acts as one
+            settings.hostname,
+            settings.port,
+        )
+    except asyncssh.ChannelOpenError as error:
+        host, port = settings.hostname, settings.port
+        raise ConnectError(
+            f"channel 0: open failed: connect failed: {error.reason}",
+            evidence=(f"xssh: {carrier.settings.host} could not connect to {host} port {port}",),
+            remedy=f"see that {host} can be reached from {carrier.settings.host}",
+        ) from None
+    assert isinstance(session, ClientConnection)
+    return session
+
+
+async def _await_login(
+    settings: Settings, connection: ClientConnection, waiter: asyncio.Future[None]
+) -> None:
+    """Wait for the key exchange with a deadline, then for the login without one."""
+    deadline = settings.connect_timeout or HANDSHAKE_DEADLINE
+    loop = asyncio.get_running_loop()
+
+    def give_up() -> None:
+        if not connection.host_key_judged and not waiter.done():
+            waiter.set_exception(HandshakeTimeoutError())
+
+    timer = loop.call_later(deadline, give_up)
+    try:
+        await waiter
+    finally:
+        timer.cancel()

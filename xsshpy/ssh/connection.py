@@ -1,0 +1,178 @@
+"""One SSH connection: asyncssh's client with the few places where ssh behaves otherwise.
+
+Three things differ from asyncssh's own client:
+
+- The host key is judged as ssh judges it, and where the user has to be asked, nothing but the key
+  exchange goes on meanwhile: the first authentication request, and with it the user's name, is
+  sent only after the answer.
+- The methods that the server offers are remembered, for ``Permission denied (publickey,…)``.
+- X11 channels go to a relay of ours (x11/), never straight to the local X server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import AnyStr, Protocol
+
+import asyncssh
+from asyncssh.channel import SSHChannel, SSHTCPChannel, SSHX11Channel
+from asyncssh.constants import MSG_USERAUTH_FAILURE
+from asyncssh.packet import SSHPacket
+
+from xsshpy.errors import HostKeyError
+
+
+class HostKeyJudge(Protocol):
+    """Decides whether a host key is to be trusted."""
+
+    def judge(
+        self, key_data: bytes
+    ) -> tuple[asyncssh.SSHKey, Callable[[], Awaitable[None]] | None]:
+        """Return the key, and a question to be answered first where there is one.
+
+        Both raise HostKeyError where the key is refused. Judging does no I/O.
+        """
+
+
+class X11Client(Protocol):
+    """One X client on its way to the local server; a channel's data goes through it."""
+
+    def attach(self, channel: SSHTCPChannel[bytes]) -> None:
+        """Begin, with the channel to answer on."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sent."""
+
+    def eof_received(self) -> bool:
+        """Take the end of what the client sends; True keeps the other direction open."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The channel is gone."""
+
+    def pause_writing(self) -> None:
+        """The channel takes no more for now."""
+
+    def resume_writing(self) -> None:
+        """The channel takes data again."""
+
+
+class _X11Session(asyncssh.SSHTCPSession[bytes]):
+    """An x11 channel as asyncssh hands it over, passed on to an X11Client."""
+
+    def __init__(self, client: X11Client) -> None:
+        self._client = client
+
+    def connection_made(self, chan: SSHTCPChannel[bytes]) -> None:
+        self._client.attach(chan)
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        self._client.data_received(data)
+
+    def eof_received(self) -> bool:
+        return self._client.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._client.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._client.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._client.resume_writing()
+
+
+class ClientConnection(asyncssh.SSHClientConnection):
+    """An SSH connection to one server."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        options: asyncssh.SSHClientConnectionOptions,
+        host_keys: HostKeyJudge,
+    ) -> None:
+        super().__init__(loop, options, wait="auth")
+        self._host_keys = host_keys
+        self._accepted_keys: set[bytes] = set()
+        self._question: asyncio.Task[None] | None = None
+        self.host_key_judged = False
+        self.offered_methods: tuple[str, ...] = ()
+        self.failure: HostKeyError | None = None
+        self.accept_x11: Callable[[], Awaitable[X11Client]] | None = None
+
+    def validate_server_host_key(self, key_data: bytes) -> asyncssh.SSHKey:
+        """Judge the host key; a question to the user is put while the key exchange ends.
+
+        A key exchange later in the connection (rekeying) that shows the same key passes at once.
+        """
+        try:
+            key, question = self._host_keys.judge(key_data)
+        except HostKeyError as error:
+            self.failure = error
+            raise asyncssh.HostKeyNotVerifiable("host key refused") from None
+        self._server_host_key = key
+        if key_data not in self._accepted_keys:
+            if self._auth_complete:
+                question = None if question is None else self._refuse_change()
+            if question is not None:
+                self._question = asyncio.ensure_future(self._put(question))
+            self._accepted_keys.add(key_data)
+        self.host_key_judged = True
+        return key
+
+    def _refuse_change(self) -> Callable[[], Awaitable[None]]:
+        self.failure = HostKeyError(
+            "xssh: the server showed another host key in the middle of the connection"
+        )
+        raise asyncssh.HostKeyNotVerifiable("host key changed while rekeying")
+
+    async def _put(self, question: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await question()
+        except HostKeyError as error:
+            self.failure = error
+            self._force_close(asyncssh.HostKeyNotVerifiable("host key refused"))
+            return
+        finally:
+            self._question = None
+        if self._transport is not None:
+            super().try_next_auth()
+
+    def try_next_auth(self, *, next_method: bool = False) -> None:
+        """Go on with authentication, but not before the host key is accepted."""
+        if self._question is None:
+            super().try_next_auth(next_method=next_method)
+
+    def _note_userauth_failure(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        payload = packet.get_remaining_payload()
+        names: Sequence[bytes] = SSHPacket(payload).get_namelist()
+        self.offered_methods = tuple(name.decode("ascii", "replace") for name in names)
+        self._process_userauth_failure(pkttype, pktid, packet)
+
+    _packet_handlers = {  # noqa: RUF012  (asyncssh declares it so)
+        **asyncssh.SSHClientConnection._packet_handlers,
+        MSG_USERAUTH_FAILURE: _note_userauth_failure,
+    }
+
+    def detach_x11_listener(self, chan: SSHChannel[AnyStr]) -> None:
+        """Nothing to detach: the relay belongs to the run, not to a channel."""
+
+    def _process_x11_open(  # type: ignore[override]  # any session will do for asyncssh
+        self, packet: SSHPacket
+    ) -> tuple[SSHX11Channel, Awaitable[asyncssh.SSHTCPSession[bytes]]]:
+        packet.get_string()  # the originator: only the cookie says who may come in
+        packet.get_uint32()
+        packet.check_end()
+        if self.accept_x11 is None:
+            raise asyncssh.ChannelOpenError(
+                asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "X11 forwarding was not requested"
+            )
+        return self.create_x11_channel(), self._start_x11(self.accept_x11())
+
+    async def _start_x11(self, accepted: Awaitable[X11Client]) -> asyncssh.SSHTCPSession[bytes]:
+        return _X11Session(await accepted)
+
+    def cancel_question(self) -> None:
+        """Take back a question that nobody will answer any more."""
+        if self._question is not None:
+            self._question.cancel()

@@ -1,0 +1,123 @@
+"""Which variables travel as ``env`` requests, and which inside the command line. Pure.
+
+sshd drops an ``env`` request (RFC 4254 §6.4) whose name no AcceptEnv line allows, and by default
+that is every name. A variable that must arrive is therefore set by the remote shell itself, in
+words that bash, zsh, dash, fish (3.0 and later), csh and tcsh all read alike and carry out in
+silence. The user's command follows on the same line untouched, in the same shell: what its start
+files defined stays defined, and no second round of quoting touches it.
+
+Clients that speak a protocol over a command's stdio (rsync, git, scp) name that command in the
+server's logs, forced commands and restricted keys: theirs is never changed by a byte.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+BACKEND_VARIABLE = "MPLBACKEND"
+DEFAULT_BACKEND = "TkAgg"
+
+_PROTOCOL_COMMANDS = re.compile(
+    r"""(?:^|[\s;&|/'"])(?:
+          rsync\s+--server
+        | git[ -](?:upload-pack|receive-pack|upload-archive|lfs-authenticate|lfs-transfer)
+        | scp\s+(?:-\S+\s+)*-[a-zA-Z0-9]*[tf]
+        | (?:internal-)?sftp(?:-server)?
+        | borg(?:-[\w.]+)?\s+(?:.*\s)?serve
+        | hg\s+(?:-R\s+\S+\s+)?serve\s+--stdio
+        | svnserve\s+(?:\S+\s+)*-t
+        | cvs\s+server
+        | bzr\s+serve\s+--inet
+        | bup\s+(?:\S+\s+)*server
+        | unison\s+-server
+        | rdiff-backup\s+(?:\S+\s+)*--?server
+        | rclone\s+serve\s+.*--stdio
+        | mosh-server
+    )(?=[\s'";&|]|$)""",
+    re.VERBOSE | re.DOTALL,
+)
+"""Commands that other programs start on the remote host to speak with over stdio. One that is
+taken for such a command by mistake only does without MPLBACKEND."""
+
+
+def is_protocol_command(command: str) -> bool:
+    """Tell whether another program speaks its own protocol over this command's stdio."""
+    return bool(_PROTOCOL_COMMANDS.search(command))
+
+
+def choose_variables(
+    send_env: Sequence[str], set_env: Sequence[tuple[str, str]], environ: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the variables that SendEnv's patterns and SetEnv's pairs ask for.
+
+    As in ssh, a SetEnv pair wins over a variable of the same name that SendEnv would copy, and
+    among SetEnv pairs the first one.
+    """
+    chosen = {
+        name: value
+        for name, value in environ.items()
+        if any(fnmatchcase(name, pattern) for pattern in send_env)
+    }
+    for name, value in reversed(set_env):
+        chosen[name] = value
+    return chosen
+
+
+def decide_backend(chosen: Mapping[str, str], option: str | None) -> str | None:
+    """Return the value of MPLBACKEND on the remote host, or None to leave it alone.
+
+    What the user sends with SendEnv or SetEnv wins; then ``option`` (--backend or XSSH_BACKEND),
+    where ``none`` leaves the variable alone; else TkAgg. A value that could mean something to a
+    shell is only ever sent as an ``env`` request.
+    """
+    if BACKEND_VARIABLE in chosen:
+        value = chosen[BACKEND_VARIABLE]
+        return value if re.fullmatch(r"[A-Za-z0-9_.:/+-]+", value) else None
+    if option is not None and option.lower() == "none":
+        return None
+    return option or DEFAULT_BACKEND
+
+
+def set_in_shell(name: str, value: str) -> str:
+    """Return shell words that set and export a variable in every common login shell.
+
+    csh and tcsh always have ``$shell``, the others never do unless it is exported; ``setenv`` is
+    theirs alone, ``export`` everybody else's. Only harmless characters may be in the value.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_.:/+-]+", value):
+        raise ValueError(f"{name}: a value for the command line must be plain")
+    return f'test -n "$shell" && setenv {name} {value} || export {name}={value}'
+
+
+def wrap_command(command: str, backend: str) -> str:
+    """Return the command with MPLBACKEND set before it, in the same shell."""
+    return f"{set_in_shell(BACKEND_VARIABLE, backend)}; {command}"
+
+
+_LOGIN_SHELL = (
+    # The last login: sshd has already entered this one, so `last` shows it first.
+    'l() { LC_ALL=C last -F -w -n 3 "$LOGNAME" 2>/dev/null | '
+    "while read -r u t h w m d c y rest; do "
+    'case "$u $t" in "$LOGNAME ${SSH_TTY#/dev/}") continue;; "$LOGNAME pts/"*) '
+    'echo "Last login: $w $m $d $c $y from $h"; break;; esac; done; }; '
+    "m() { cat /run/motd.dynamic; "
+    "for f in /etc/motd /run/motd /usr/lib/motd; do test -r $f && cat $f && break; done; "
+    "cat /etc/motd.d/* /run/motd.d/* /usr/lib/motd.d/*; }; "
+    "if test -e ~/.hushlogin; then :; else "
+    "if grep -q pam_motd /etc/pam.d/sshd 2>/dev/null; then m 2>/dev/null; l; "
+    "else l; m 2>/dev/null; fi; fi; "
+    'exec "$SHELL" -l'
+)
+
+
+def login_shell_command(backend: str) -> str:
+    """Return the command that becomes a login shell with MPLBACKEND set.
+
+    sshd shows the message of the day and the last login for a ``shell`` request and not for
+    ``exec``, so this shows them as sshd would (pam_motd's order where PAM shows them), unless
+    ~/.hushlogin is there, and then becomes the user's own shell as a login shell. Between the
+    single quotes stand only characters that every shell takes literally.
+    """
+    return f"exec env {BACKEND_VARIABLE}={backend} sh -c '{_LOGIN_SHELL}'"

@@ -1,0 +1,321 @@
+"""One remote process: its pty, its environment, its stdio and its end (RFC 4254 §6).
+
+Channel requests are sent together and answered in order, as OpenSSH's client does it; only what
+the remote command line depends on (was a display granted? was MPLBACKEND accepted?) is waited for
+before the command goes out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from binascii import hexlify
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import asyncssh
+from asyncssh.constants import EXTENDED_DATA_STDERR
+from asyncssh.packet import Boolean, Byte, String, UInt32
+
+from xsshpy.console import Console
+from xsshpy.errors import SessionError
+from xsshpy.ssh.connection import ClientConnection
+from xsshpy.ssh.environment import (
+    BACKEND_VARIABLE,
+    is_protocol_command,
+    login_shell_command,
+    wrap_command,
+)
+from xsshpy.terminal.streams import InputPump, OutputWriter
+from xsshpy.terminal.tty import TerminalSize
+
+RECEIVE_WINDOW = 16 << 20
+"""Bytes that may be under way to us; asyncssh's 2 MiB cap a stream at 20 MB/s at 100 ms."""
+PACKET_SIZE = 32 << 10
+_TTY_OP_END = 0
+
+
+@dataclass(frozen=True)
+class PtyRequest:
+    """A pseudo-terminal for the remote process; ``modes`` are RFC 4254 §8 opcodes."""
+
+    term: str
+    size: TerminalSize
+    modes: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class X11Request:
+    """The fake cookie that stands for the local display on the remote host, and the screen."""
+
+    name: bytes
+    cookie: bytes = field(repr=False)
+    screen: int = 0
+
+
+@dataclass(frozen=True)
+class SessionPlan:
+    """What to ask of the server. An empty command is a login shell.
+
+    ``backend`` is MPLBACKEND's value where a display is granted; ``settles_environment`` says
+    that the command sets it by itself (a script's loader does).
+    """
+
+    command: str = ""
+    subsystem: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
+    pty: PtyRequest | None = None
+    x11: X11Request | None = None
+    forward_agent: bool = False
+    backend: str | None = None
+    settles_environment: bool = False
+
+
+@dataclass(frozen=True)
+class Grants:
+    """What the server said yes to."""
+
+    x11: bool
+    backend_accepted: bool
+
+
+class SessionChannel(asyncssh.SSHClientChannel[bytes]):
+    """A session channel whose requests travel together.
+
+    asyncssh's own ``create`` waits for the answer to each request in turn. This one uses the same
+    primitives (open, request, start reading) in OpenSSH's order.
+    """
+
+    _session: RemoteProcess
+
+    async def start(self, plan: SessionPlan, process: RemoteProcess) -> Grants:
+        """Open the channel, make the requests, start the process.
+
+        Raises SessionError where the server refuses the channel, the pty or the command.
+        """
+        try:
+            packet = await self._open(b"session")
+        except asyncssh.ChannelOpenError as error:
+            raise SessionError(
+                f"xssh: the server opened no session: {error.reason}",
+                remedy="a server with MaxSessions or a restricted key may refuse shells",
+            ) from None
+        packet.check_end()
+        self._session = process
+        process.connection_made(self)
+        grants = await self._request_surroundings(plan)
+        await self._request_program(plan, grants)
+        process.session_started()
+        assert self._conn is not None
+        self._conn.create_task(self._start_reading(), self.logger)
+        return grants
+
+    async def _request_surroundings(self, plan: SessionPlan) -> Grants:
+        requests = []
+        for name, value in plan.variables.items():
+            if name != BACKEND_VARIABLE:
+                self._send_request(b"env", String(name), String(os.fsencode(value)))
+        pty = x11 = backend = None
+        if plan.pty is not None:
+            pty = self._make_request(b"pty-req", *_encode_pty(plan.pty))
+        if plan.x11 is not None:
+            x11 = self._make_request(b"x11-req", *_encode_x11(plan.x11))
+        wanted = plan.variables.get(BACKEND_VARIABLE, plan.backend if plan.x11 else None)
+        if wanted is not None:
+            backend = self._make_request(b"env", String(BACKEND_VARIABLE), String(wanted))
+        requests = [request for request in (pty, x11, backend) if request is not None]
+        answers = iter(await asyncio.gather(*requests))
+        # gather starts the requests in this order, so the packets leave in this order too.
+        if plan.forward_agent:
+            self._send_request(b"auth-agent-req@openssh.com")
+        if pty is not None and not next(answers):
+            self._console_notice("PTY allocation request failed on channel 0")
+        granted = bool(next(answers)) if x11 is not None else False
+        accepted = bool(next(answers)) if backend is not None else False
+        return Grants(x11=granted, backend_accepted=accepted)
+
+    def _console_notice(self, text: str) -> None:
+        self._session.console.error(text)
+
+    async def _request_program(self, plan: SessionPlan, grants: Grants) -> None:
+        request, command = decide_program(plan, grants)
+        arguments = [String(os.fsencode(command))] if command else []
+        if await self._make_request(request, *arguments):
+            return
+        self.close()
+        what = {b"shell": "shell", b"exec": "exec", b"subsystem": "subsystem"}[request]
+        raise SessionError(f"{what} request failed on channel 0")
+
+    def send_eow(self) -> None:
+        """Tell an OpenSSH server that nobody reads any more (PROTOCOL §2.1); else just close."""
+        assert self._conn is not None
+        version = str(self._conn.get_extra_info("server_version", ""))
+        if "OpenSSH" in version:
+            self._send_request(b"eow@openssh.com")
+        else:
+            self.close()
+
+
+def decide_program(plan: SessionPlan, grants: Grants) -> tuple[bytes, str]:
+    """Return the final request and its argument, byte for byte as typed wherever possible.
+
+    Words are put before the command only where a display was granted, the server did not accept
+    the variable by itself, and no other program speaks a protocol over this command.
+    """
+    if plan.subsystem:
+        return b"subsystem", plan.command
+    needed = (
+        grants.x11
+        and plan.backend is not None
+        and not grants.backend_accepted
+        and not plan.settles_environment
+        and not is_protocol_command(plan.command)
+    )
+    if not needed or plan.backend is None:
+        return (b"exec", plan.command) if plan.command else (b"shell", "")
+    if plan.command:
+        return b"exec", wrap_command(plan.command, plan.backend)
+    return b"exec", login_shell_command(plan.backend)
+
+
+def _encode_pty(pty: PtyRequest) -> list[bytes]:
+    modes = b"".join(Byte(code) + UInt32(value) for code, value in pty.modes.items())
+    size = pty.size
+    return [
+        String(pty.term),
+        UInt32(size.columns),
+        UInt32(size.rows),
+        UInt32(size.width_pixels),
+        UInt32(size.height_pixels),
+        String(modes + Byte(_TTY_OP_END)),
+    ]
+
+
+def _encode_x11(x11: X11Request) -> list[bytes]:
+    return [Boolean(False), String(x11.name), String(hexlify(x11.cookie)), UInt32(x11.screen)]
+
+
+class RemoteProcess(asyncssh.SSHClientSession[bytes]):
+    """The remote process as seen from here: output out, input in, and how it ended."""
+
+    def __init__(self, console: Console, *, stdout: int, stderr: int) -> None:
+        self.console = console
+        self._channel: SessionChannel | None = None
+        self.exit_status: int | None = None
+        self.exit_signal: str = ""
+        self.error: Exception | None = None
+        self.closed = asyncio.Event()
+        flow = {"pause": self._pause_output, "resume": self._resume_output}
+        self._blocked = 0
+        self._stdout = OutputWriter(stdout, broken=self._output_broken, **flow)
+        self._stderr = OutputWriter(stderr, broken=self._output_broken, **flow)
+        self._input: InputPump | None = None
+
+    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
+        """Remember the channel."""
+        assert isinstance(chan, SessionChannel)
+        self._channel = chan
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        """Pass output on, stderr apart from stdout."""
+        (self._stderr if datatype == EXTENDED_DATA_STDERR else self._stdout).write(data)
+
+    def eof_received(self) -> bool:
+        """Keep our own direction open: the process may still read."""
+        return True
+
+    def exit_status_received(self, status: int) -> None:
+        """Remember the exit status."""
+        self.exit_status = status
+
+    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
+        """Remember the signal's name."""
+        self.exit_signal = signal
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The channel is closed, or the whole connection with it."""
+        self.error = exc
+        if self._input is not None:
+            self._input.stop()
+        self._channel = None
+        self.closed.set()
+
+    def write(self, data: bytes) -> None:
+        """Send input to the process; nothing happens once it is gone."""
+        if self._channel is not None and not self._channel.is_closing():
+            self._channel.write(data)
+
+    def write_eof(self) -> None:
+        """Send end of input."""
+        if self._channel is not None and not self._channel.is_closing():
+            self._channel.write_eof()
+
+    def pump_input(self, pump: InputPump) -> None:
+        """Read local input from now on, at the speed that the channel takes it."""
+        self._input = pump
+        pump.start()
+
+    def pause_writing(self) -> None:
+        """The channel's window is full."""
+        if self._input is not None:
+            self._input.pause()
+
+    def resume_writing(self) -> None:
+        """There is room in the channel's window again."""
+        if self._input is not None:
+            self._input.resume()
+
+    def change_size(self, size: TerminalSize) -> None:
+        """Tell the remote terminal its new size (RFC 4254 §6.7)."""
+        if self._channel is not None and not self._channel.is_closing():
+            self._channel.change_terminal_size(
+                size.columns, size.rows, size.width_pixels, size.height_pixels
+            )
+
+    def send_break(self, milliseconds: int = 1000) -> None:
+        """Send a break (RFC 4335)."""
+        if self._channel is not None and not self._channel.is_closing():
+            self._channel.send_break(milliseconds)
+
+    def end(self) -> None:
+        """Close the channel from this side."""
+        if self._channel is not None:
+            self._channel.abort()
+
+    async def drain(self) -> None:
+        """Wait until all output has been written, or can't be."""
+        await asyncio.gather(self._stdout.close(), self._stderr.close())
+
+    def _pause_output(self) -> None:
+        self._blocked += 1
+        if self._channel is not None:
+            self._channel.pause_reading()
+
+    def _resume_output(self) -> None:
+        self._blocked -= 1
+        if not self._blocked and self._channel is not None:
+            self._channel.resume_reading()
+
+    def _output_broken(self, error: OSError) -> None:
+        """Nobody reads our output any more: say so to the server, and let the data go by."""
+        self.console.debug(1, f"write: {error.strerror}")
+        self._blocked = 0
+        if self._channel is not None and not self._channel.is_closing():
+            self._channel.resume_reading()
+            self._channel.send_eow()
+
+
+async def start_process(
+    connection: ClientConnection, plan: SessionPlan, process: RemoteProcess
+) -> Grants:
+    """Start a remote process on a connection; return what the server granted."""
+    channel = SessionChannel(
+        connection,
+        asyncio.get_running_loop(),
+        "replace",
+        None,
+        "strict",
+        RECEIVE_WINDOW,
+        PACKET_SIZE,
+    )
+    return await channel.start(plan, process)

@@ -1,0 +1,130 @@
+"""Carries out the judgement of host keys: what is on record, the question, the new record."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import asyncssh
+from asyncssh.public_key import decode_ssh_certificate, decode_ssh_public_key
+
+from xsshpy.console import Console
+from xsshpy.errors import HostKeyError
+from xsshpy.settings import Settings, home_directory
+from xsshpy.ssh.hostkey_policy import Feature, HostKeyPolicy, HostNames, parse_strict_checking
+from xsshpy.ssh.hostkey_texts import Line
+from xsshpy.ssh.hostkeys import (
+    Accept,
+    AcceptUntrusted,
+    Addition,
+    Decision,
+    Refuse,
+    decide_host_key,
+    settle_host_key,
+)
+from xsshpy.ssh.keyblob import (
+    HostCertificate,
+    KeyBlobError,
+    certificate_problem,
+    parse_public_key,
+)
+from xsshpy.ssh.known_hosts import KnownHosts
+from xsshpy.ssh.known_hosts_file import add_host_key
+
+
+class HostKeyVerifier:
+    """Judges the host keys of one connection by known_hosts and the settings."""
+
+    def __init__(
+        self, settings: Settings, console: Console, known: KnownHosts, address: str | None
+    ) -> None:
+        self._settings = settings
+        self._console = console
+        self._known = known
+        self.names = host_names(settings, address)
+        self.disabled: frozenset[Feature] = frozenset()
+
+    def judge(
+        self, key_data: bytes
+    ) -> tuple[asyncssh.SSHKey, Callable[[], Awaitable[None]] | None]:
+        """See :class:`xsshpy.ssh.connection.HostKeyJudge`."""
+        try:
+            presented = parse_public_key(key_data)
+            key = _decode(key_data, certified=isinstance(presented, HostCertificate))
+        except (KeyBlobError, asyncssh.KeyImportError):
+            raise HostKeyError("xssh: the server sent a host key that can't be read") from None
+        problem = ""
+        if isinstance(presented, HostCertificate):
+            algorithms = self._settings.ca_signature_algorithms
+            name = self.names.certificate_name
+            problem = certificate_problem(presented, name, time.time(), algorithms)
+        plain = presented.plain
+        self._console.debug(
+            1, f"Server host key: {presented.algorithm} {plain.fingerprint('sha256')}"
+        )
+        policy = host_key_policy(self._settings)
+        decision = decide_host_key(presented, self._known, self.names, policy, problem)
+        if isinstance(decision, (Accept, AcceptUntrusted, Refuse)):
+            for line in decision.lines:
+                self._say(line)
+            self._apply(decision)
+            return key, None
+        return key, lambda: self._settle(decision)
+
+    async def _settle(self, decision: Decision) -> None:
+        settled = await settle_host_key(
+            decision, say=self._say, ask=self._console.ask_line, record=self._record
+        )
+        self._apply(settled)
+
+    def _apply(self, settled: Accept | AcceptUntrusted | Refuse) -> None:
+        if isinstance(settled, Refuse):
+            raise HostKeyError("")  # every word of it has been said
+        if isinstance(settled, AcceptUntrusted):
+            self.disabled = settled.disabled
+
+    def _say(self, line: Line) -> None:
+        self._console.log(line.level, line.text)
+
+    async def _record(self, addition: Addition) -> str | None:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            None,
+            lambda: add_host_key(
+                addition.path, addition.names, addition.key, hashed=addition.hashed
+            ),
+        )
+
+
+def _decode(key_data: bytes, *, certified: bool) -> asyncssh.SSHKey:
+    """Decode the key; a certificate's signature is verified on the way."""
+    return decode_ssh_certificate(key_data).key if certified else decode_ssh_public_key(key_data)
+
+
+def host_names(settings: Settings, address: str | None) -> HostNames:
+    """Return the names under which this server's key is on record."""
+    return HostNames(settings.hostname, settings.port, address, settings.host_key_alias or None)
+
+
+def host_key_policy(settings: Settings) -> HostKeyPolicy:
+    """Return what the settings say about host keys."""
+    enabled = {Feature.X11, Feature.UPDATE_HOST_KEYS}
+    if settings.password_authentication:
+        enabled.add(Feature.PASSWORD)
+    if settings.kbd_interactive_authentication:
+        enabled.add(Feature.KEYBOARD_INTERACTIVE)
+    if settings.forward_agent:
+        enabled.add(Feature.AGENT)
+    return HostKeyPolicy(
+        strict=parse_strict_checking(settings.strict_host_key_checking),
+        batch=settings.batch_mode,
+        hash_known_hosts=settings.hash_known_hosts,
+        check_host_ip=settings.check_host_ip,
+        fingerprint_hash=settings.fingerprint_hash.lower(),
+        host_key_algorithms=settings.host_key_algorithms,
+        required_rsa_size=settings.required_rsa_size,
+        trust_localhost=settings.no_host_authentication_for_localhost,
+        enabled=frozenset(enabled),
+        home=home_directory(),
+    )

@@ -1,0 +1,207 @@
+"""The program's own stdin, stdout and stderr, without ever blocking the event loop.
+
+stdin may be a terminal, a pipe, a socket, or something that cannot be polled (a regular file,
+/dev/null, /dev/zero: epoll refuses those); each is read in the way that suits it. stdout and
+stderr are written by a thread each: their descriptors keep their flags, which other processes
+share, and a terminal stopped with Ctrl-S stops nothing else. What is waiting is bounded: the
+source is asked to pause above the high-water mark and to go on below the low one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import stat
+import threading
+from collections import deque
+from collections.abc import Callable
+
+READ_SIZE = 1 << 17
+"""Bytes read at a time; several channel packets, few system calls."""
+HIGH_WATER = 4 << 20
+LOW_WATER = 1 << 20
+
+
+class InputPump:
+    """Reads a descriptor and hands the data on, until end of file, pausing on request."""
+
+    def __init__(
+        self, descriptor: int, data: Callable[[bytes], None], end: Callable[[], None]
+    ) -> None:
+        self._descriptor = descriptor
+        self._data = data
+        self._end = end
+        self._paused = False
+        self._finished = False
+        self._watching = False
+        self._pollable = not _is_unpollable(descriptor)
+        self._scheduled: asyncio.Handle | None = None
+
+    def start(self) -> None:
+        """Begin to read."""
+        self.resume()
+
+    def pause(self) -> None:
+        """Read no more until :meth:`resume`."""
+        self._paused = True
+        self._unwatch()
+
+    def resume(self) -> None:
+        """Go on reading."""
+        self._paused = False
+        if not self._finished:
+            self._watch()
+
+    def stop(self) -> None:
+        """Stop for good; what has not been read stays unread."""
+        self._finished = True
+        self._unwatch()
+
+    def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._pollable:
+            if self._watching:
+                return
+            try:
+                loop.add_reader(self._descriptor, self._read)
+                self._watching = True
+                return
+            except OSError:  # epoll: EPERM for what can't be polled
+                self._pollable = False
+        if self._scheduled is None:
+            self._scheduled = loop.call_soon(self._read_scheduled)
+
+    def _unwatch(self) -> None:
+        if self._watching:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+            self._watching = False
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+            self._scheduled = None
+
+    def _read_scheduled(self) -> None:
+        self._scheduled = None
+        self._read()
+        if not self._paused and not self._finished:
+            self._watch()
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._descriptor, READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:  # a terminal that went away reads as EIO: the end of input
+            data = b""
+        if data:
+            self._data(data)
+        else:
+            self.stop()
+            self._end()
+
+
+def _is_unpollable(descriptor: int) -> bool:
+    """Regular files are always ready; kqueue would signal their end instead of their data."""
+    try:
+        mode = os.fstat(descriptor).st_mode
+    except OSError:
+        return True
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISBLK(mode)
+
+
+class OutputWriter:
+    """Writes to a descriptor from a thread of its own, in order, reporting back to the loop."""
+
+    def __init__(
+        self,
+        descriptor: int,
+        *,
+        pause: Callable[[], None],
+        resume: Callable[[], None],
+        broken: Callable[[OSError], None],
+    ) -> None:
+        self._descriptor = descriptor
+        self._pause = pause
+        self._resume = resume
+        self._broken = broken
+        self._loop = asyncio.get_running_loop()
+        self._condition = threading.Condition()
+        self._queue: deque[bytes] = deque()
+        self._waiting = 0
+        self._paused = False
+        self._closing = False
+        self._failed = False
+        self._drained = asyncio.Event()
+        self._thread: threading.Thread | None = None
+
+    def write(self, data: bytes) -> None:
+        """Add to the queue; returns at once."""
+        with self._condition:
+            if self._failed or self._closing:
+                return
+            self._queue.append(data)
+            self._waiting += len(data)
+            over = self._waiting > HIGH_WATER and not self._paused
+            self._paused = self._paused or over
+            self._condition.notify()
+        if self._thread is None:
+            # A daemon: a reader that never reads again must not keep the program from ending.
+            self._thread = threading.Thread(target=self._work, name="output", daemon=True)
+            self._thread.start()
+        if over:
+            self._pause()
+
+    async def close(self) -> None:
+        """Wait until everything is written, or can't be. May wait as long as the reader does."""
+        if self._thread is None:
+            return
+        with self._condition:
+            self._closing = True
+            self._condition.notify()
+        await self._drained.wait()
+        self._thread.join(1.0)
+
+    def _work(self) -> None:
+        while True:
+            with self._condition:
+                while not self._queue and not self._closing:
+                    self._condition.wait()
+                if not self._queue:
+                    break
+                batch = list(self._queue)
+                self._queue.clear()
+            error = _write_all(self._descriptor, batch)
+            with self._condition:
+                self._waiting -= sum(map(len, batch))
+                under = self._paused and self._waiting < LOW_WATER
+                if under:
+                    self._paused = False
+                if error is not None:
+                    self._failed = True
+                    self._queue.clear()
+            if error is not None:
+                self._tell(self._broken, error)
+                break
+            if under:
+                self._tell(self._resume)
+        self._tell(self._drained.set)
+
+    def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *arguments)
+        except RuntimeError:  # the loop is gone: the program is ending
+            return
+
+
+def _write_all(descriptor: int, batch: list[bytes]) -> OSError | None:
+    """Write everything, waiting where the descriptor is non-blocking; return what went wrong."""
+    data = batch[0] if len(batch) == 1 else b"".join(batch)
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:
+            select.select([], [descriptor], [])
+        except OSError as error:
+            return error
+    return None

@@ -1,0 +1,61 @@
+"""What a configuration may ask for and xssh does not do: said, never passed over in silence. Pure.
+
+A keyword whose absence would weaken security or lose data stops the run. One whose absence costs
+a convenience is named in a line, and the run goes on. Everything else that ``ssh -G`` prints is
+either carried out or has no meaning here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from xsshpy.errors import SettingsError
+
+_STOPS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    # keyword: (values that mean "not asked for", why the run must not go on without it)
+    "bindinterface": (("none",), "traffic could leave by another interface"),
+    "forkafterauthentication": (("no",), "the program would not go to the background"),
+    "knownhostscommand": (("none",), "host keys would be judged without it"),
+    "proxyusefdpass": (("no",), "the ProxyCommand would be misunderstood"),
+    "revokedhostkeys": (("none",), "a revoked host key would be accepted"),
+    "sessiontype": (("default",), "another kind of session would be started"),
+    "tunnel": (("false", "no"), "the tunnel device would be missing"),
+}
+_NOTICES: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "dynamicforward": ((), "no SOCKS proxy is opened"),
+    "localforward": ((), "those ports are not forwarded"),
+    "remoteforward": ((), "those ports are not forwarded"),
+    "pkcs11provider": (("none",), "keys on that token are not offered"),
+}
+
+
+def _asked_for(keywords: Mapping[str, tuple[str, ...]], keyword: str, idle: tuple[str, ...]) -> str:
+    values = [value for value in keywords.get(keyword, ()) if value.lower() not in idle]
+    return values[0] if values else ""
+
+
+def find_unsupported(keywords: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Return one line for each convenience that is missing.
+
+    ``keywords`` are those of ``ssh -G``. Raises SettingsError for a keyword that must not be
+    ignored, and for a forward that is missing where ExitOnForwardFailure says yes.
+    """
+    for keyword, (idle, why) in _STOPS.items():
+        value = _asked_for(keywords, keyword, idle)
+        if value:
+            raise SettingsError(
+                f"xssh: {keyword} {value} is not supported, and without it {why}",
+                remedy=f"use ssh for this host, or take {keyword} out with -o or in ssh_config",
+            )
+    lines = []
+    for keyword, (idle, consequence) in _NOTICES.items():
+        value = _asked_for(keywords, keyword, idle)
+        if not value:
+            continue
+        if keyword.endswith("forward") and keywords.get("exitonforwardfailure") == ("yes",):
+            raise SettingsError(
+                f"xssh: {keyword} {value} is not supported, and ExitOnForwardFailure is set",
+                remedy="use ssh for this host",
+            )
+        lines.append(f"xssh: {keyword} {value} is not supported: {consequence}")
+    return tuple(lines)
