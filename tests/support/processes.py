@@ -178,6 +178,22 @@ def find_descendants(root: int) -> list[Process]:
     return found
 
 
+def freeze_tree(root: int) -> list[int]:
+    """Stop a process and all below it; return their pids, the root's first.
+
+    A list of running processes is out of date at once: one that forks meanwhile escapes it.
+    """
+    frozen = [root]
+    send_signal(root, signal.SIGSTOP)
+    while True:
+        new = [found.pid for found in find_descendants(root) if found.pid not in frozen]
+        if not new:
+            return frozen
+        for pid in new:
+            send_signal(pid, signal.SIGSTOP)
+        frozen += new
+
+
 def is_alive(pid: int) -> bool:
     """Tell whether a process still runs; one that ended and was not waited for does not."""
     try:
@@ -227,16 +243,9 @@ def end_processes(pids: Iterable[int], *, grace: float = 2.0) -> None:
 
 def end_popen(process: subprocess.Popen[bytes], *, grace: float = 2.0) -> None:
     """End a program that we started, with all its descendants, and wait for it."""
-    descendants = [found.pid for found in find_descendants(process.pid)]
     if process.poll() is None:
-        process.terminate()
-        send_signal(process.pid, signal.SIGCONT)
-        try:
-            process.wait(grace)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    end_processes([pid for pid in descendants if is_alive(pid)], grace=grace)
+        end_processes(freeze_tree(process.pid), grace=grace)
+    process.wait()
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
             # Unsent input of a program that is gone.

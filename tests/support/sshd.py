@@ -28,9 +28,8 @@ from pathlib import Path
 from tests.support.accounts import account_environment
 from tests.support.processes import (
     end_popen,
-    end_processes,
     find_descendants,
-    is_alive,
+    freeze_tree,
     send_signal,
     wait_until,
 )
@@ -296,8 +295,7 @@ class SshServer:
 
     def suspend(self) -> None:
         """Let the server and its sessions hang."""
-        for pid in (self.process.pid, *self.sessions()):
-            send_signal(pid, signal.SIGSTOP)
+        freeze_tree(self.process.pid)
 
     def resume(self) -> None:
         """Let them go on."""
@@ -306,9 +304,7 @@ class SshServer:
 
     def stop(self) -> None:
         """End the server, its sessions, and what they started."""
-        below = self.sessions()
         end_popen(self.process)
-        end_processes([pid for pid in below if is_alive(pid)])
 
 
 def _knows_pam() -> bool:
