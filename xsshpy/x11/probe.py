@@ -33,7 +33,7 @@ from Xlib.protocol import display as xlib_display
 from Xlib.protocol import request as xlib_request
 from Xlib.support import connect as xlib_connect
 
-MAX_RECEIVED = 4 << 20
+MAX_RECEIVED = 1 << 20
 """Most bytes taken from a server for the whole proof."""
 REVOKE_SECONDS = 1
 """Longest time to spend on the farewell to a server."""

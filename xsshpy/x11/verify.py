@@ -38,7 +38,9 @@ TIMEOUT_SLACK = 60
 """Seconds that an untrusted cookie lives beyond ForwardX11Timeout, as OpenSSH has it: new clients
 are refused by then, and the cookie must not go while one of them is still being let in."""
 
-_MAX_TIMEOUT = 0xFFFFFFFF
+_MAX_TIMEOUT = 2_000_000
+"""Longest timeout, in seconds, asked of a server: from 2**31 milliseconds on, X.Org's timer has
+expired before it starts, is set again from within itself, and the server aborts (21.1)."""
 _MAX_ANSWER = 1 << 18
 _GRACE = 1.5
 _KILLED = 3.0
@@ -145,10 +147,13 @@ class DisplayProbe:
         """Begin to prove ``display`` with ``cookie``; returns at once.
 
         With ``want_untrusted`` the server is asked for an untrusted cookie as well, good for
-        ``untrusted_timeout`` seconds (0: for ever) and TIMEOUT_SLACK more. ``environ`` is the
+        ``untrusted_timeout`` seconds (0, or more than three weeks: until ``close``) and
+        TIMEOUT_SLACK more; the server counts while no client uses it. ``environ`` is the
         child's environment. By ``deadline`` seconds there is a verdict.
         """
-        timeout = min(untrusted_timeout + TIMEOUT_SLACK, _MAX_TIMEOUT) if untrusted_timeout else 0
+        timeout = untrusted_timeout + TIMEOUT_SLACK if untrusted_timeout > 0 else 0
+        if timeout > _MAX_TIMEOUT:
+            timeout = 0
         request: Request = {
             "path": _module_path(),
             "fd": -1,
