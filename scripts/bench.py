@@ -49,7 +49,7 @@ class Bench:
     def __init__(self, directory: Path, runs: int) -> None:
         self.directory = directory
         self.runs = runs
-        options = ServerOptions(config="LogLevel ERROR\n")
+        options = ServerOptions(config="LogLevel INFO\n")
         self.server = SshServer(directory / "server", KeyRing.generate(directory / "keys"), options)
         places = [directory / name for name in ("run", "tmp")]
         for place in places:

@@ -86,7 +86,8 @@ class ServerOptions:
     """How a server differs from the plain one.
 
     ``user``: the name to log in with. ``shell``: an absolute path. ``home``: a directory, else a
-    new one. ``config``: lines of sshd_config that win over all others here. ``key_options``: what
+    new one. ``config``: lines of sshd_config that win over all others here (a LogLevel
+    below INFO hides that the server is ready). ``key_options``: what
     authorized_keys says before the client's key. ``accept_env``: patterns; none unless asked for,
     as upstream. ``path``: the session's PATH. ``password_hash``: a crypt(3) hash, which also turns
     password authentication on. ``host_key_types``: which keys the server has. ``x11``: whether
