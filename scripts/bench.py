@@ -3,7 +3,7 @@
 Absolute times differ between machines; ratios of two medians from one run hardly do. Parts:
 
 start        a cold ``host true``, in seconds
-throughput   100 MB of random bytes through stdin, and through stdout, in MB/s
+throughput   100 MB of random bytes through stdin, and through stdout, in MB/s, start included
 """
 
 from __future__ import annotations
@@ -73,10 +73,13 @@ class Bench:
     def compare(
         self, part: str, unit: str, measure: Callable[[str], float], runs: int
     ) -> Comparison:
-        """Measure both clients turn by turn; the first turn only warms up the caches."""
+        """Measure both clients turn by turn, first one first, then the other.
+
+        The turn before the first only warms up the caches.
+        """
         measured: dict[str, list[float]] = {client: [] for client in CLIENTS}
         for turn in range(runs + 1):
-            for client in CLIENTS:
+            for client in CLIENTS if turn % 2 else reversed(CLIENTS):
                 value = measure(client)
                 if turn > 0:
                     measured[client].append(value)
