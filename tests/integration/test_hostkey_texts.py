@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -34,7 +35,7 @@ from xsshpy.ssh.hostkeys import (
     settle_host_key,
 )
 from xsshpy.ssh.keyblob import HostCertificate, certificate_problem, parse_public_key
-from xsshpy.ssh.known_hosts import order_host_key_algorithms
+from xsshpy.ssh.known_hosts import hash_host_name, order_host_key_algorithms
 from xsshpy.ssh.known_hosts_file import add_host_key, load_known_hosts
 
 ALGORITHM = {"ed25519": "ssh-ed25519", "ecdsa": "ecdsa-sha2-nistp256", "rsa": "rsa-sha2-512"}
@@ -465,7 +466,7 @@ def test_hashed_names(host: Host, port: int) -> None:
 
 
 def find_lines(host: Host, name: str, file: str = "known_hosts") -> list[int]:
-    command = ["ssh-keygen", "-F", name, "-f", str(host.directory / file)]
+    command = ["ssh-keygen", "-l", "-F", name, "-f", str(host.directory / file)]
     found = subprocess.run(command, capture_output=True, check=False).stdout
     return [int(number) for number in re.findall(rb"(?m)^# Host .* found: line (\d+)", found)]
 
@@ -640,3 +641,35 @@ def test_lines_we_write_are_removed_by_ssh_keygen(host: Host) -> None:
         command = ["ssh-keygen", "-R", "[tower.example.net]:2222", "-f", str(path)]
         subprocess.run(command, check=True, capture_output=True)
         assert path.read_text() == "# kept\n"
+
+
+PATTERN_PARTS = ["a", "b", "*", "?", "A", ".", "[a]:2", ":2", "!", ",", "a.b"]
+
+
+def random_line(chance: random.Random, host: Host, hashed: dict[str, str]) -> str:
+    key = host.public(chance.choice(["ed25519", "rsa", "ecdsa", "other"]))
+    hosts = "".join(chance.choice(PATTERN_PARTS) for _ in range(chance.randint(1, 7)))
+    if chance.random() < 0.2:
+        hosts = chance.choice([*hashed.values(), "|1|", "|1|AAAA|", "|2|x"])
+    marker = chance.choice(["", "", "", "", "@revoked ", "@cert-authority ", "@x ", "@revoked\t"])
+    separator = chance.choice([" ", " ", "\t", "  ", ""])
+    ending = chance.choice(["", " comment", "\r", " ", "x", "=", "#"])
+    line = f"{marker}{hosts}{separator}{key}{ending}"
+    return chance.choice([line] * 8 + [line[: chance.randint(0, len(line))], "# " + line])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_files_match_as_in_ssh_keygen(host: Host, seed: int) -> None:
+    chance = random.Random(seed)
+    names = ["a", "b", "a.b", "aa", "[a]:2", "[a.b]:2", "ba"]
+    hashed = {name: hash_host_name(name, chance.randbytes(20)) for name in names}
+    lines = [random_line(chance, host, hashed) for _ in range(400)]
+    path = host.directory / "random"
+    path.write_text("\n".join(lines) + "\n")
+    known = load_known_hosts([str(path)], [])
+    matched = 0
+    for name in names:
+        ours = [entry.line for entry in known.lookup(name)]
+        assert ours == find_lines(host, name, "random")
+        matched += len(ours)
+    assert matched > 30
