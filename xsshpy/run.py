@@ -13,6 +13,7 @@ import contextlib
 import importlib
 import os
 import signal
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,7 +29,8 @@ from xsshpy.foreground import (
     chosen_command,
     decide_streams,
 )
-from xsshpy.settings import Invocation, Settings, read_settings, read_x11_wish
+from xsshpy.settings import Invocation, Settings, read_x11_wish
+from xsshpy.ssh.resolve import resolve_settings
 from xsshpy.terminal.tty import read_modes, read_size, sanitise_standard_descriptors
 from xsshpy.unsupported import find_unsupported
 
@@ -93,6 +95,13 @@ async def _tell(invocation: Invocation, environ: Mapping[str, str]) -> int:
         if error.message:
             console.report(error)
         return EXIT_FAILURE
+    except Exception as error:
+        console.debug(1, traceback.format_exc())
+        console.fatal(
+            f"xssh: internal error: {type(error).__name__}: {error}\n"
+            "  try: the same with -v, and report what it prints"
+        )
+        return EXIT_FAILURE
 
 
 async def _tell_story(invocation: Invocation, environ: Mapping[str, str], console: Console) -> int:
@@ -133,20 +142,22 @@ async def _read_script(invocation: Invocation) -> bytes | None:
     return await asyncio.get_running_loop().run_in_executor(None, read_script, invocation.script)
 
 
+def _early_level(invocation: Invocation) -> LogLevel:
+    """Return the level until the configuration is read: what -q and -v say."""
+    if invocation.last_of("qv") == "q":
+        return LogLevel.QUIET
+    loudness = min(3, invocation.count("v"))
+    return LogLevel(LogLevel.VERBOSE + loudness) if loudness else LogLevel.INFO
+
+
 async def _settle_settings(
     invocation: Invocation, environ: Mapping[str, str], console: Console
 ) -> Settings:
     """Read the configuration, and set up the console as it says."""
-    try:
-        settings, said = await read_settings(invocation, environ)
-    except FileNotFoundError:
-        from xsshpy.ssh.config import read_settings_without_ssh
-
-        settings, said = read_settings_without_ssh(invocation, environ), ()
+    console.level = _early_level(invocation)
+    settings = await resolve_settings(invocation, environ, console)
     console.level = LogLevel.parse(settings.log_level)
     console.batch_mode = settings.batch_mode
-    for line in said:
-        console.error(line)
     if invocation.command and settings.remote_command:
         raise SettingsError("Cannot execute command-line and remote command.")
     for line in find_unsupported(settings.keywords):

@@ -323,11 +323,12 @@ def _tokens(read: _Reader, host: str) -> dict[str, str]:
         "n": host,
         "p": port,
         "r": user,
-        "u": _local_user(),
+        "u": local_user(),
     }
 
 
-def _local_user() -> str:
+def local_user() -> str:
+    """Return the name of the user who runs this process."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -457,7 +458,8 @@ async def read_x11_wish(invocation: Invocation, settings: Settings) -> X11Wish:
     trusted = settings.forward_x11_trusted
     if settings.forward_x11:
         return X11Wish(forward=True, explicit=True, trusted=trusted)
-    if await _says_no_to_x11(invocation):
+    # Only where ssh -G prints the keyword is there a default of OpenSSH's that hides who said it.
+    if "forwardx11" in settings.keywords and await _says_no_to_x11(invocation):
         return X11Wish(forward=False, explicit=True, trusted=False)
     return X11Wish(forward=True, explicit=False, trusted=trusted)
 

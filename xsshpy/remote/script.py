@@ -13,7 +13,7 @@ import sys
 OLDEST = (3, 6)
 
 
-def read_exactly(size):  # type: ignore[no-untyped-def]
+def read_exactly(size):
     """Return ``size`` bytes of stdin, unbuffered; fewer only at its end."""
     pieces = []
     while size:
@@ -25,7 +25,7 @@ def read_exactly(size):  # type: ignore[no-untyped-def]
     return b"".join(pieces)
 
 
-def receive():  # type: ignore[no-untyped-def]
+def receive():
     """Return the header (a dict) and the script's source (bytes)."""
     import base64
     import json
@@ -43,7 +43,7 @@ def receive():  # type: ignore[no-untyped-def]
     return json.loads(head.decode("ascii")), source
 
 
-def restore_terminal(flags):  # type: ignore[no-untyped-def]
+def restore_terminal(flags):
     """Give the terminal the modes it was asked to have; it was raw while the script arrived."""
     import termios
 
@@ -54,7 +54,7 @@ def restore_terminal(flags):  # type: ignore[no-untyped-def]
     termios.tcsetattr(0, termios.TCSANOW, modes)
 
 
-def run(header, source):  # type: ignore[no-untyped-def]
+def run(header, source):
     """Run the script in ``__main__``; tracebacks show its name and its lines, not this loader."""
     # The script's namespace is this loader's own, and is emptied for it: what is needed
     # afterwards has to be local.
@@ -78,13 +78,13 @@ def run(header, source):  # type: ignore[no-untyped-def]
     except Exception:
         kind, value, trace = sys.exc_info()
         if sys.excepthook is not sys.__excepthook__:
-            sys.excepthook(kind, value, trace.tb_next if trace else None)
+            sys.excepthook(kind, value, trace.tb_next)
         else:
-            traceback.print_exception(kind, value, trace.tb_next if trace else None)
+            traceback.print_exception(kind, value, trace.tb_next)
         sys.exit(1)
 
 
-def main():  # type: ignore[no-untyped-def]
+def main():
     """Receive the script and run it."""
     if sys.version_info < OLDEST:
         sys.stderr.write(

@@ -14,7 +14,7 @@ import asyncssh
 
 from xsshpy.console import Console
 from xsshpy.errors import ConnectError
-from xsshpy.settings import Invocation, Settings, read_settings
+from xsshpy.settings import Invocation, Settings
 from xsshpy.ssh.auth import Login
 from xsshpy.ssh.connection import ClientConnection
 from xsshpy.ssh.failures import HandshakeTimeoutError, explain_failure
@@ -22,6 +22,7 @@ from xsshpy.ssh.hostkey_policy import Feature
 from xsshpy.ssh.known_hosts import order_host_key_algorithms
 from xsshpy.ssh.known_hosts_file import load_known_hosts
 from xsshpy.ssh.options import connection_options
+from xsshpy.ssh.resolve import resolve_settings
 from xsshpy.ssh.transport import Transport, open_transport
 from xsshpy.ssh.verifier import HostKeyVerifier
 
@@ -101,9 +102,7 @@ async def _connect_jump(
     if before:
         options.append(("J", ",".join(before)))
     jump = Invocation(destination=_jump_destination(last), ssh_options=tuple(options))
-    jump_settings, said = await read_settings(jump, environ)
-    for line in said:
-        console.error(line)
+    jump_settings = await resolve_settings(jump, environ, console)
     console.debug(1, f"Setting implicit jump host {last}")
     return await connect(jump_settings, jump, console, environ, depth + 1)
 

@@ -30,7 +30,6 @@ VERDICT_PATIENCE = 1.5
 VERDICT_DEADLINE = 20.0
 """Seconds by which every proof has ended: XQuartz, started by it, takes up to twelve."""
 _CONNECT_DEADLINE = 15.0
-_IDLE_INTERVAL = 0.05
 
 
 @dataclass(frozen=True)
@@ -154,8 +153,8 @@ class NativeForwarding:
 
     async def wait_until_idle(self) -> None:
         """Wait until the last X client is gone; ssh does not end before its windows do."""
-        while self._relay is not None and self._relay.open_clients:
-            await asyncio.sleep(_IDLE_INTERVAL)
+        if self._relay is not None:
+            await self._relay.wait_until_idle()
 
     async def close(self) -> None:
         """End all clients and the proof; revoke what was granted."""

@@ -158,6 +158,11 @@ class X11Relay:
             return TOO_MANY_CLIENTS
         return None
 
+    async def wait_until_idle(self) -> None:
+        """Wait until the last client is gone."""
+        while self._clients:
+            await self._idle.wait()
+
     async def aclose(self) -> None:
         """Close all clients, and wait until their sockets and tasks are gone."""
         self._closed = True
