@@ -673,10 +673,14 @@ def test_a_python_that_cannot_start_is_told(xvfb: Xvfb, monkeypatch: pytest.Monk
 
 def test_standard_input_may_be_closed(xvfb: Xvfb) -> None:
     """The first descriptor opened is number 0 then, and must not end up as the child's stdin."""
-    program = PARENT.replace("input()", "sys.argv[4]").replace("asyncio.sleep(60)", "probe.close()")
+    program = (
+        PARENT.replace("input()", "sys.argv[4]")
+        .replace("    probe = await", "    os.close(0)\n    probe = await")
+        .replace("asyncio.sleep(60)", "probe.close()")
+    )
     arguments = (str(ROOT), xvfb.display, "answered", xvfb.cookie.hex())
     done = subprocess.run(
-        ["sh", "-c", 'exec "$0" "$@" <&-', sys.executable, "-c", program, *arguments],
+        [sys.executable, "-c", program, *arguments],
         capture_output=True,
         timeout=30,
         text=True,

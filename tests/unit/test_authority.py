@@ -144,7 +144,7 @@ def test_files_that_xauth_reads(tmp_path: Path) -> None:
 
 
 def test_local_needs_the_host_name_and_the_number() -> None:
-    here, other = entry(data=b"here"), entry(address=b"other", data=b"other")
+    here, other = entry(data=b"here"), entry(address=b"desk.example.com", data=b"other")
     assert select([other, here], ":0") is here
     assert select([other, here], "unix:0.1") is here
     assert select([here], ":1") is None
@@ -190,8 +190,8 @@ def test_hosts_by_address() -> None:
 
 @pytest.mark.parametrize("name", ["localhost:0", "127.0.0.1:0", "[::1]:0", "tcp/localhost:0"])
 def test_loopback_is_local(name: str) -> None:
-    here = entry()
-    assert select([here], name) is here
+    here, namesake = entry(data=b"here"), entry(address=b"desk.example.com", data=b"there")
+    assert select([namesake, here], name) is here
 
 
 def test_a_host_name_that_changed_while_asleep() -> None:
