@@ -155,6 +155,27 @@ def test_after_65536_requests(order):
     assert to_client(found, answers) == x.absent(order, 70_001) + x.present(order, 70_002)
 
 
+def test_with_65536_replies_outstanding(order):
+    """Numbers repeat; what is no answer to the query stays as it is, root window and all."""
+    found = started(order)
+    focus = x.request(order, 43)
+    to_server(found, focus * 70_000 + x.query(order, b"MIT-SHM") + x.query(order, b"DRI3"))
+    answers = b"".join(
+        x.reply(order, n, struct.pack(order.value + "I", 0x50D)) for n in range(1, 70_001)
+    )
+    assert to_client(found, answers) == answers
+    last = x.present(order, 70_001) + x.present(order, 70_002)
+    assert to_client(found, last) == x.absent(order, 70_001) + x.absent(order, 70_002)
+
+
+def test_an_absent_extension_does_not_confuse_the_next_query(order):
+    found = started(order)
+    to_server(found, x.request(order, x.NO_OPERATION) * 70_000)
+    to_server(found, x.query(order, b"DRI3") + x.query(order, b"MIT-SHM"))
+    answers = x.absent(order, 70_001) + x.present(order, 70_002)
+    assert to_client(found, answers) == x.absent(order, 70_001) + x.absent(order, 70_002)
+
+
 def test_a_long_request_hides_nothing(order):
     found = started(order)
     enable_big_requests(found, order)

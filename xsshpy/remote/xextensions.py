@@ -18,7 +18,6 @@ from enum import Enum
 from typing import FrozenSet, Iterator, List, Optional
 
 from .xmessages import (
-    ERROR,
     LIST_EXTENSIONS,
     QUERY_EXTENSION,
     ByteOrder,
@@ -31,7 +30,7 @@ from .xmessages import (
     SetupRequest,
     pad_length,
 )
-from .xwire import ClientReader, ServerReader
+from .xwire import AnswerTest, ClientReader, ServerReader
 
 HIDDEN_EXTENSIONS = frozenset((b"MIT-SHM", b"DRI3", b"XFree86-Bigfont"))
 """Extensions that need more than a stream of bytes between client and server."""
@@ -40,9 +39,6 @@ BIG_REQUESTS = b"BIG-REQUESTS"
 
 PREFIX = 512
 """How much of a request is looked at, in bytes: more than any hidden name is long."""
-
-LONGEST_LIST = 32 + 256 * 256
-"""Longest ListExtensions reply there can be, in bytes: 255 names of 255 bytes."""
 
 
 class _Purpose(Enum):
@@ -92,16 +88,16 @@ class ExtensionFilter:
         if request.opcode == QUERY_EXTENSION:
             name = parse_extension_query(request, self._order)
             if name in self._hidden:
-                self._expect(request, 32, _Purpose.HIDE)
+                self._expect(request, is_presence, _Purpose.HIDE)
             elif name == BIG_REQUESTS and self._big_requests is None:
-                self._expect(request, 32, _Purpose.BIG_REQUESTS_OPCODE)
+                self._expect(request, is_presence, _Purpose.BIG_REQUESTS_OPCODE)
         elif request.opcode == LIST_EXTENSIONS:
-            self._expect(request, LONGEST_LIST, _Purpose.LIST)
-        elif request.opcode == self._big_requests and request.data[1] == 0:
-            self._expect(request, 32, _Purpose.BIG_REQUESTS_MAXIMUM)
+            self._expect(request, is_extension_list, _Purpose.LIST)
+        elif request.opcode == self._big_requests and not request.data[1] and not request.body:
+            self._expect(request, is_maximum, _Purpose.BIG_REQUESTS_MAXIMUM)
 
-    def _expect(self, request: Request, longest: int, purpose: _Purpose) -> None:
-        self._server.expect(request.sequence, request.opcode, longest, purpose)
+    def _expect(self, request: Request, fits: AnswerTest, purpose: _Purpose) -> None:
+        self._server.expect(request.sequence, fits, purpose)
 
     def pass_to_client(self, data: bytes) -> Iterator[bytes]:
         """Take bytes from the server, give bytes for the client."""
@@ -118,18 +114,15 @@ class ExtensionFilter:
             yield event.data
 
     def _answer(self, message: Message) -> bytes:
-        """Return an awaited answer as the client may see it; an error stays what it is."""
+        """Return an awaited reply as the client may see it."""
         reply = message.data
-        if message.code == ERROR:
-            return reply
         if message.purpose is _Purpose.HIDE:
             return hide_extension_answer(reply)
         if message.purpose is _Purpose.LIST:
             return hide_listed_extensions(reply, self._order, self._hidden)
         if message.purpose is _Purpose.BIG_REQUESTS_OPCODE:
-            self._big_requests = parse_extension_answer(reply)
-            if self._big_requests is not None:
-                self._client.inspect(self._big_requests)
+            self._big_requests = reply[9]
+            self._client.inspect(reply[9])
         else:
             maximum = struct.unpack_from(self._order.value + "I", reply, 8)[0]
             self._client.enable_big_requests(maximum)
@@ -155,9 +148,23 @@ def parse_extension_query(request: Request, order: ByteOrder) -> bytes:
     return name if len(name) == length else b""
 
 
-def parse_extension_answer(reply: bytes) -> Optional[int]:
-    """Return the major opcode from a QueryExtension reply, None where the extension is absent."""
-    return reply[9] if reply[8] else None
+def is_presence(head: bytes, size: int) -> bool:
+    """Tell whether a reply can be that of QueryExtension for an extension that is there.
+
+    An absent one needs no change, and its zeros look like many other replies.
+    """
+    return size == 32 and head[8] == 1 and head[9] >= 128
+
+
+def is_extension_list(head: bytes, size: int) -> bool:
+    """Tell whether a reply can be that of ListExtensions: as long as its number of names allows."""
+    text, count = size - 32, head[1]
+    return 0 < count <= text <= count * 256 + 3
+
+
+def is_maximum(head: bytes, size: int) -> bool:
+    """Tell whether a reply can be that of BigReqEnable. What fills it up may be garbage."""
+    return size == 32 and any(head[8:12])
 
 
 def hide_extension_answer(reply: bytes) -> bytes:

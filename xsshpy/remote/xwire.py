@@ -24,10 +24,9 @@ Follows the X Window System Protocol, version 11, §1 (formats), §8 (connection
 
 import struct
 from collections import deque
-from typing import Deque, FrozenSet, Iterable, Optional, Tuple
+from typing import Callable, Deque, Dict, FrozenSet, Iterable, Optional
 
 from .xmessages import (
-    ERROR,
     GENERIC_EVENT,
     KEYMAP_NOTIFY,
     NEED_DATA,
@@ -249,7 +248,61 @@ class ClientReader:
         return Raw(taken)
 
 
-_Expectation = Tuple[int, int, int, object]  # sequence, major opcode, longest reply, purpose
+AnswerTest = Callable[[bytes, int], bool]
+"""Tells from the first 32 bytes of a reply, and its size, whether it can be the awaited one."""
+
+
+class _Expectation:
+    """One awaited reply."""
+
+    __slots__ = ("fits", "purpose", "sequence", "settled")
+
+    def __init__(self, sequence: int, fits: AnswerTest, purpose: object) -> None:
+        self.sequence = sequence
+        self.fits = fits
+        self.purpose = purpose
+        self.settled = False
+
+
+class _Awaited:
+    """The replies that are awaited, by the lower 16 bits of their numbers."""
+
+    __slots__ = ("_by_number", "_in_order")
+
+    def __init__(self) -> None:
+        self._by_number: Dict[int, Deque[_Expectation]] = {}
+        self._in_order: Deque[_Expectation] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._by_number)
+
+    def add(self, expectation: _Expectation) -> None:
+        if len(self._in_order) >= MAX_AWAITED:
+            raise ProtocolError("too many unanswered requests")
+        self._in_order.append(expectation)
+        self._by_number.setdefault(expectation.sequence & 0xFFFF, deque()).append(expectation)
+
+    def find(self, number: int) -> Optional[_Expectation]:
+        """Return the oldest one with these lower 16 bits."""
+        found = self._by_number.get(number)
+        return found[0] if found else None
+
+    def settle(self, expectation: _Expectation) -> None:
+        """Await this one, the oldest with its number, no longer."""
+        expectation.settled = True
+        number = expectation.sequence & 0xFFFF
+        found = self._by_number[number]
+        found.popleft()
+        if not found:
+            del self._by_number[number]
+
+    def forget_before(self, sequence: int) -> None:
+        """Await nothing below ``sequence``: the server is past it."""
+        waiting = self._in_order
+        while waiting and (waiting[0].settled or waiting[0].sequence < sequence):
+            expectation = waiting.popleft()
+            if not expectation.settled:
+                self.settle(expectation)
 
 
 class ServerReader:
@@ -268,21 +321,20 @@ class ServerReader:
         self._buffer = _Buffer()
         self._left = 0
         self._setup: Optional[SetupStatus] = None
-        self._awaited: Deque[_Expectation] = deque()
+        self._awaited = _Awaited()
         self._failure: Optional[ProtocolError] = None
         self._short = struct.Struct(order.value + "H")
         self._long = struct.Struct(order.value + "I")
 
-    def expect(self, sequence: int, opcode: int, longest: int, purpose: object) -> None:
-        """Ask for the one reply, of at most ``longest`` bytes, or the error that answers a request.
+    def expect(self, sequence: int, fits: AnswerTest, purpose: object) -> None:
+        """Ask for the reply to a request, to be called before the server can have answered.
 
-        To be called in the order of the requests, before the server can have answered. A longer
-        reply with the right number belongs to another request, 65,536 earlier. ``purpose`` comes
-        back in the Message. Raises ProtocolError where too many are awaited.
+        The server's numbers have 16 bits, so the reply to a request 65,536 earlier has the same
+        one; ``fits`` tells them apart. A reply that does not fit passes as if nobody awaited it,
+        and so does an error. ``purpose`` comes back in the Message. Raises ProtocolError where too
+        many are awaited.
         """
-        if len(self._awaited) >= MAX_AWAITED:
-            raise ProtocolError("too many unanswered requests")
-        self._awaited.append((sequence, opcode, longest, purpose))
+        self._awaited.add(_Expectation(sequence, fits, purpose))
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes from the server. Raises what an earlier call raised."""
@@ -343,8 +395,8 @@ class ServerReader:
                 sequence += (low - sequence) & 0xFFFF
                 if code == REPLY or code & 0x7F == GENERIC_EVENT:
                     size += self._long.unpack_from(data, position + 4)[0] << 2
-                if code <= REPLY and self._awaited:
-                    wanted = self._find_awaited(data, position, size, sequence) is not None
+                if code == REPLY and self._awaited:
+                    wanted = self._find_awaited(position, size, sequence) is not None
             if not wanted:
                 position += size
         self.sequence = sequence
@@ -356,24 +408,16 @@ class ServerReader:
             return Raw(buffer.take(position - start))
         return self._single_message()
 
-    def _find_awaited(
-        self, data: bytes, position: int, size: int, sequence: int
-    ) -> Optional[_Expectation]:
-        """Return the expectation that this reply or error meets, and forget those that are past.
+    def _find_awaited(self, position: int, size: int, sequence: int) -> Optional[_Expectation]:
+        """Return the expectation that the reply at ``position`` meets; ``sequence`` is its number.
 
-        A number alone does not tell a request from the one 65,536 before it, if the server was
-        silent in between: so the answer must also look like one.
+        Where the server was silent for 65,536 requests that number is only a lower bound.
         """
-        awaited = self._awaited
-        while awaited and awaited[0][0] < sequence:
-            awaited.popleft()
-        if not awaited:
+        self._awaited.forget_before(sequence)
+        found = self._awaited.find(sequence & 0xFFFF)
+        if found is None or not found.fits(self._buffer.data[position : position + 32], size):
             return None
-        expected, opcode, longest, _ = awaited[0]
-        if (expected - sequence) & 0xFFFF:
-            return None
-        fits = data[position + 10] == opcode if data[position] == ERROR else size <= longest
-        return awaited[0] if fits else None
+        return found
 
     def _single_message(self) -> ServerEvent:
         """Read the next message: one that is wanted, or is torn."""
@@ -391,16 +435,16 @@ class ServerReader:
         if code & 0x7F != KEYMAP_NOTIFY:
             sequence = widen_sequence(sequence, self._short.unpack_from(data, position + 2)[0])
         expectation = None
-        if code <= REPLY:
-            expectation = self._find_awaited(data, position, size, sequence)
+        if code == REPLY:
+            expectation = self._find_awaited(position, size, sequence)
         gathered = size if expectation is not None else min(size, self._whole)
         if available < gathered:
             buffer.hold(gathered)
             return NEED_DATA
         purpose: Optional[object] = None
         if expectation is not None:
-            sequence, purpose = expectation[0], expectation[3]
-            self._awaited.popleft()
+            sequence, purpose = expectation.sequence, expectation.purpose
+            self._awaited.settle(expectation)
         self.sequence = sequence
         taken = buffer.take(min(size, available))
         self._left = size - len(taken)
