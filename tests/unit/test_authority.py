@@ -338,9 +338,10 @@ def test_the_search_passes_over_what_it_cannot_use(tmp_path: Path) -> None:
     found = find_cookie(display, paths, HOST)
     assert found.entry == entry()
     assert found.files == (str(foreign), str(xdm), str(good))
-    assert len(found.notes) == 2
+    assert len(found.notes) == 3
     assert "damaged" in found.notes[0]
-    assert "XDM-AUTHORIZATION-1 is not supported" in found.notes[1]
+    assert found.notes[1].startswith("  try: ")
+    assert "XDM-AUTHORIZATION-1 is not supported" in found.notes[2]
     nothing = find_cookie(display, paths[:1], HOST)
     assert (nothing.entry, nothing.files, nothing.notes) == (None, (), ())
 

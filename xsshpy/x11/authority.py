@@ -69,7 +69,7 @@ class FoundCookie:
     """The outcome of ``find_cookie``.
 
     ``entry`` is None when no file has one that fits. ``files`` are the files that were there;
-    ``notes`` are lines that tell why one was not used.
+    ``notes`` are lines for the user: why one was not used, and what to do.
     """
 
     entry: AuthorityEntry | None
@@ -243,7 +243,7 @@ def find_cookie(
         try:
             entries = read_authority(path)
         except AuthorityError as error:
-            notes.append(error.message)
+            notes.extend(error.render().splitlines())
             continue
         if entries or os.path.exists(path):
             there.append(path)
