@@ -32,6 +32,10 @@ class XsshError(Exception):
             lines.append(f"  try: {self.remedy}")
         return "\n".join(lines)
 
+    def summary(self) -> str:
+        """Return message and remedy on one line, for what does not end the run."""
+        return f"{self.message}; try: {self.remedy}" if self.remedy else self.message
+
 
 class UsageError(XsshError):
     """The command line makes no sense."""

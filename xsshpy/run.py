@@ -89,6 +89,9 @@ async def _run_until_signal(invocation: Invocation, environ: Mapping[str, str]) 
 
 async def _tell(invocation: Invocation, environ: Mapping[str, str]) -> int:
     console = Console(environ=environ)
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: console.debug(1, f"event loop: {context.get('message')}")
+    )
     try:
         return await _tell_story(invocation, environ, console)
     except XsshError as error:
@@ -173,13 +176,18 @@ async def _prepare_x11(
     if not wish.forward:
         console.debug(1, "X11 forwarding is off: -x or ForwardX11 no")
         return None
+    from xsshpy.ssh.environment import is_protocol_command
     from xsshpy.x11.native import NativeForwarding, X11Policy
 
+    command = chosen_command(invocation, settings)
+    if not wish.explicit and is_protocol_command(command):
+        console.debug(1, "X11 forwarding is off: another program speaks over this command")
+        return None
     policy = X11Policy(wish.trusted, wish.explicit, settings.forward_x11_timeout)
     try:
         return await NativeForwarding.prepare(environ, policy, console.notice)
     except DisplayError as error:
-        console.report(error, LogLevel.INFO)
+        console.notice(error.summary())
         return None
 
 
@@ -292,8 +300,8 @@ def _tell_x11(run: _Run, granted: bool) -> None:
     said = [text for text in run.session.login.remote_messages if _is_about_x11(text)]
     reason = said[-1].strip() if said else "the server does not allow it (X11Forwarding no?)"
     run.console.notice(
-        f"X11 forwarding request failed on channel 0: {reason}\n"
-        f"  try: {_x11_remedy(reason, run.settings.host)}"
+        f"X11 forwarding request failed on channel 0: {reason}; "
+        f"try: {_x11_remedy(reason, run.settings.host)}"
     )
 
 

@@ -47,7 +47,7 @@ def test_no_security_and_an_explicit_wish_is_refused_and_names_y() -> None:
     assert isinstance(decided, Refusal)
     assert "no SECURITY extension" in decided.error.message
     assert decided.error.remedy.startswith("-Y ")
-    assert len(decided.lines) == 2
+    assert len(decided.lines) == 1
 
 
 def test_no_security_and_no_wish_goes_on_as_trusted_and_says_so_once() -> None:

@@ -12,6 +12,7 @@ Three things differ from asyncssh's own client:
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import AnyStr, Protocol
 
@@ -21,6 +22,9 @@ from asyncssh.constants import MSG_USERAUTH_FAILURE
 from asyncssh.packet import SSHPacket
 
 from xsshpy.errors import HostKeyError
+
+# Python prints warnings of loggers that nobody configured: stderr is for xssh's own messages.
+logging.getLogger("asyncssh").addHandler(logging.NullHandler())
 
 
 class HostKeyJudge(Protocol):

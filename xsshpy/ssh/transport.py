@@ -10,11 +10,11 @@ import errno
 import os
 import signal
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xsshpy.console import Console
 from xsshpy.errors import ConnectError
+from xsshpy.resolver import Address, resolve
 from xsshpy.settings import Settings, expand_proxy_command
 
 _PROXY_GRACE = 2.0
@@ -83,15 +83,17 @@ async def _open_tcp(settings: Settings, console: Console) -> socket.socket:
         if attempt:
             await asyncio.sleep(1)
             console.debug(1, "Trying again...")
-        for family, kind, protocol, _, address in addresses:
-            numeric = str(address[0])
-            console.debug(1, f"Connecting to {settings.hostname} [{numeric}] port {settings.port}.")
+        for address in addresses:
+            console.debug(
+                1, f"Connecting to {settings.hostname} [{address.numeric}] port {settings.port}."
+            )
             try:
-                return await _connect_one(settings, family, kind, protocol, address, deadline)
+                return await _connect_one(settings, address, deadline)
             except OSError as error:
                 failure = error
                 console.debug(
-                    1, f"connect to address {numeric} port {settings.port}: {_reason(error)}"
+                    1,
+                    f"connect to address {address.numeric} port {settings.port}: {_reason(error)}",
                 )
     host, port = settings.hostname, settings.port
     raise ConnectError(
@@ -100,47 +102,28 @@ async def _open_tcp(settings: Settings, console: Console) -> socket.socket:
     )
 
 
-_Address = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
-
-
-async def _resolve(
-    settings: Settings,
-) -> Sequence[tuple[socket.AddressFamily, socket.SocketKind, int, str, _Address]]:
-    loop = asyncio.get_running_loop()
+async def _resolve(settings: Settings) -> list[Address]:
     try:
-        return await loop.getaddrinfo(
-            settings.hostname,
-            settings.port,
-            family=settings.address_family,
-            type=socket.SOCK_STREAM,
-        )
-    except (socket.gaierror, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, socket.gaierror) else "Name not valid"
+        return await resolve(settings.hostname, settings.port, settings.address_family)
+    except socket.gaierror as error:
         raise ConnectError(
-            f"ssh: Could not resolve hostname {settings.hostname}: {reason}",
+            f"ssh: Could not resolve hostname {settings.hostname}: {error.strerror}",
             remedy=f"check the spelling of {settings.host} and that this machine is online",
         ) from None
 
 
 async def _connect_one(
-    settings: Settings,
-    family: socket.AddressFamily,
-    kind: socket.SocketKind,
-    protocol: int,
-    address: _Address,
-    deadline: float | None,
+    settings: Settings, address: Address, deadline: float | None
 ) -> socket.socket:
     loop = asyncio.get_running_loop()
-    connection = socket.socket(family, kind, protocol)
+    connection = socket.socket(address.family, socket.SOCK_STREAM, address.protocol)
     try:
         connection.setblocking(False)
         if settings.bind_address:
-            local = await loop.getaddrinfo(
-                settings.bind_address, 0, family=family, type=socket.SOCK_STREAM
-            )
-            connection.bind(local[0][4])
+            local = await resolve(settings.bind_address, 0, address.family, passive=True)
+            connection.bind(local[0].address)
         remaining = None if deadline is None else max(0.0, deadline - loop.time())
-        await asyncio.wait_for(loop.sock_connect(connection, address), remaining)
+        await asyncio.wait_for(loop.sock_connect(connection, address.address), remaining)
     except (TimeoutError, asyncio.TimeoutError) as error:
         connection.close()
         if isinstance(error, OSError) and error.errno:

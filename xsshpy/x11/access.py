@@ -43,8 +43,8 @@ class Refusal:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The lines for the user."""
-        return tuple(self.error.render().splitlines())
+        """The line for the user."""
+        return (self.error.summary(),)
 
 
 def decide_access(
