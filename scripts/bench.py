@@ -2,7 +2,7 @@
 
 Absolute times differ between machines; ratios of two medians from one run hardly do. Parts:
 
-start        a cold ``host true``, in seconds
+start        a cold ``host true`` without X11 (-x) and with it (-Y), in seconds
 throughput   100 MB of random bytes through stdin, and through stdout, in MB/s, start included
 """
 
@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.support.clients import ClientHome  # noqa: E402
 from tests.support.sshd import KeyRing, ServerOptions, SshServer  # noqa: E402
+from tests.support.xvfb import Xvfb  # noqa: E402
 
 MEGABYTE = 1_000_000
 PAYLOAD_MEGABYTES = 100
@@ -50,7 +51,13 @@ class Bench:
         self.directory = directory
         self.runs = runs
         options = ServerOptions(config="LogLevel INFO\n")
-        self.server = SshServer(directory / "server", KeyRing.generate(directory / "keys"), options)
+        self.display = Xvfb(directory / "xvfb")
+        try:
+            keys = KeyRing.generate(directory / "keys")
+            self.server = SshServer(directory / "server", keys, options)
+        except BaseException:
+            self.display.stop()
+            raise
         places = [directory / name for name in ("run", "tmp")]
         for place in places:
             place.mkdir(mode=0o700)
@@ -58,11 +65,18 @@ class Bench:
         self.client.add(self.server)
         binaries = str(Path(sys.executable).parent)
         path = os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)])
-        self.environment = self.client.environment(PATH=path)
+        self.environment = self.client.environment(self.display, PATH=path)
 
-    def time_command(self, client: str, command: str, source: str, sink: str) -> float:
+    def stop(self) -> None:
+        """End the server and the display."""
+        self.server.stop()
+        self.display.stop()
+
+    def time_command(
+        self, client: str, command: str, source: str, sink: str, option: str = "-x"
+    ) -> float:
         """Run a command on the server, stdin and stdout being files; return the seconds taken."""
-        argv = [client, *self.client.arguments, "server", command]
+        argv = [client, *self.client.arguments, option, "server", command]
         with open(source, "rb") as stdin, open(sink, "wb") as stdout:
             started = time.perf_counter()
             subprocess.run(
@@ -89,10 +103,16 @@ class Bench:
     def start(self) -> list[Comparison]:
         """Return how long a cold start takes."""
 
-        def cold(client: str) -> float:
+        def without_x11(client: str) -> float:
             return self.time_command(client, "true", os.devnull, os.devnull)
 
-        return [self.compare("start", "s", cold, self.runs)]
+        def with_x11(client: str) -> float:
+            return self.time_command(client, "true", os.devnull, os.devnull, "-Y")
+
+        return [
+            self.compare("start", "s", without_x11, self.runs),
+            self.compare("start -Y", "s", with_x11, self.runs),
+        ]
 
     def throughput(self) -> list[Comparison]:
         """Return how fast a stream is, up and down."""
@@ -144,7 +164,7 @@ def main() -> int:
         try:
             comparisons = [found for part in parts for found in getattr(bench, part)()]
         finally:
-            bench.server.stop()
+            bench.stop()
     quiet = arguments.json == "-"
     for found in comparisons:
         line = (
