@@ -31,6 +31,14 @@ _REMEMBERED_MESSAGES = 20
 _UNPROTECTED = "@" * 59
 
 
+class _Secret(str):
+    """Text as it was typed: bytes that are not UTF-8 are sent as they are."""
+
+    def encode(self, encoding: str = "utf-8", errors: str = "surrogateescape") -> bytes:
+        """Return the bytes that were typed, whatever handling of errors asyncssh asks for."""
+        return super().encode(encoding, "surrogateescape")
+
+
 @dataclass(frozen=True)
 class Identity:
     """A key file: its public half if that can be known without a passphrase, and certificates."""
@@ -328,6 +336,8 @@ class Login(asyncssh.SSHClient):
         self._keys: AsyncIterator[asyncssh.SSHKeyPair] | None = None
         self._password_attempts = 0
         self._interactive_attempts = 0
+        self._was_asked = False
+        self._shown_host = settings.host_key_alias or settings.hostname
         self.remote_messages: list[str] = []
 
     def auth_banner_received(self, msg: str, lang: str) -> None:
@@ -348,6 +358,10 @@ class Login(asyncssh.SSHClient):
             return [pair]
         return None
 
+    def step_succeeded(self) -> None:
+        """Offer every key again: the server wants a further login step (RFC 4252 §5.1)."""
+        self._keys = None
+
     async def password_auth_requested(self) -> str | None:
         """Ask for the password; after the last allowed attempt the method is given up."""
         if not self._passwords_allowed():
@@ -357,12 +371,13 @@ class Login(asyncssh.SSHClient):
         if self._password_attempts:
             self._console.error("Permission denied, please try again.")
         self._password_attempts += 1
-        user, host = self._settings.user[:30], self._settings.hostname[:128]
-        return await self._console.ask_secret(f"{user}@{host}'s password: ")
+        user, host = self._settings.user[:30], self._shown_host[:128]
+        password = await self._console.ask_secret(f"{user}@{host}'s password: ")
+        return None if password is None else _Secret(password)
 
     async def password_change_requested(self, prompt: str, lang: str) -> tuple[str, str]:
         """Ask for the old password and a new one, twice, as ssh does when a password expired."""
-        user, host = self._settings.user, self._settings.hostname
+        user, host = self._settings.user, self._shown_host
         if prompt:
             self._console.banner(prompt + "\n")
         old = await self._console.ask_secret(f"Enter {user}@{host}'s old password: ") or ""
@@ -372,7 +387,7 @@ class Login(asyncssh.SSHClient):
                 raise asyncssh.PermissionDenied("the password was not changed")
             again = await self._console.ask_secret(f"Retype {user}@{host}'s new password: ")
             if again == new:
-                return old, new
+                return _Secret(old), _Secret(new)
             self._console.error("Mismatch; try again, EOF to quit.")
 
     def kbdint_auth_requested(self) -> str | None:
@@ -381,6 +396,8 @@ class Login(asyncssh.SSHClient):
             return None
         if self._interactive_attempts >= self._settings.number_of_password_prompts:
             return None
+        if self._interactive_attempts and not self._was_asked:
+            return None  # refused without a question: another attempt would end the same way
         self._interactive_attempts += 1
         return ""
 
@@ -388,17 +405,18 @@ class Login(asyncssh.SSHClient):
         self, name: str, instructions: str, lang: str, prompts: Sequence[tuple[str, bool]]
     ) -> list[str] | None:
         """Ask each prompt of one round (RFC 4256 §3.2); None where the user gave up."""
+        self._was_asked = True
         for text in (name, instructions):
             if text:
                 self._console.banner(text + "\n")
-        answers = []
+        answers: list[str] = []
         for prompt, echo in prompts:
-            shown = f"({self._settings.user}@{self._settings.hostname}) {prompt}"
+            shown = f"({self._settings.user}@{self._shown_host}) {prompt}"
             ask = self._console.ask_line if echo else self._console.ask_secret
             answer = await ask(shown)
             if answer is None:
                 return None
-            answers.append(answer)
+            answers.append(_Secret(answer))
         return answers
 
     def connection_lost(self, exc: Exception | None) -> None:

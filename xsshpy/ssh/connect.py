@@ -133,7 +133,11 @@ async def _handshake(
     algorithms = order_host_key_algorithms(settings.host_key_algorithms, known, name)
     options = connection_options(settings, login, algorithms)
     options.waiter = loop.create_future()
-    connection = await _attach(settings, options, verifier, transport, carrier)
+
+    def factory() -> ClientConnection:
+        return ClientConnection(loop, options, verifier, login.step_succeeded)
+
+    connection = await _attach(settings, factory, transport, carrier)
     try:
         await _await_login(settings, connection, options.waiter)
     except BaseException as error:
@@ -145,18 +149,13 @@ async def _handshake(
 
 async def _attach(
     settings: Settings,
-    options: asyncssh.SSHClientConnectionOptions,
-    verifier: HostKeyVerifier,
+    factory: Callable[[], ClientConnection],
     transport: Transport | None,
     carrier: Session | None,
 ) -> ClientConnection:
     """Put an SSH connection on the socket, or on a channel of the jump host's connection."""
-    loop = asyncio.get_running_loop()
-
-    def factory() -> ClientConnection:
-        return ClientConnection(loop, options, verifier)
-
     if transport is not None:
+        loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(factory, sock=transport.socket)
         return connection
     assert carrier is not None

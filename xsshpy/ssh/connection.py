@@ -1,11 +1,12 @@
 """One SSH connection: asyncssh's client with the few places where ssh behaves otherwise.
 
-Three things differ from asyncssh's own client:
+Some things differ from asyncssh's own client:
 
 - The host key is judged as ssh judges it, and where the user has to be asked, nothing but the key
   exchange goes on meanwhile: the first authentication request, and with it the user's name, is
   sent only after the answer.
-- The methods that the server offers are remembered, for ``Permission denied (publickey,…)``.
+- The methods that the server offers are remembered, for ``Permission denied (publickey,…)``, and
+  the words with which it disconnects.
 - X11 channels go to a relay of ours (x11/), never straight to the local X server.
 """
 
@@ -18,7 +19,7 @@ from typing import AnyStr, Protocol
 
 import asyncssh
 from asyncssh.channel import SSHChannel, SSHTCPChannel, SSHX11Channel
-from asyncssh.constants import MSG_USERAUTH_FAILURE
+from asyncssh.constants import MSG_DISCONNECT, MSG_USERAUTH_FAILURE
 from asyncssh.packet import SSHPacket
 
 from xsshpy.errors import HostKeyError
@@ -94,13 +95,16 @@ class ClientConnection(asyncssh.SSHClientConnection):
         loop: asyncio.AbstractEventLoop,
         options: asyncssh.SSHClientConnectionOptions,
         host_keys: HostKeyJudge,
+        step_succeeded: Callable[[], None],
     ) -> None:
         super().__init__(loop, options, wait="auth")
         self._host_keys = host_keys
+        self._step_succeeded = step_succeeded
         self._accepted_keys: set[bytes] = set()
         self._question: asyncio.Task[None] | None = None
         self.host_key_judged = False
         self.offered_methods: tuple[str, ...] = ()
+        self.farewell: tuple[int, str] | None = None
         self.failure: HostKeyError | None = None
         self.accept_x11: Callable[[], Awaitable[X11Client]] | None = None
 
@@ -149,12 +153,22 @@ class ClientConnection(asyncssh.SSHClientConnection):
 
     def _note_userauth_failure(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         payload = packet.get_remaining_payload()
-        names: Sequence[bytes] = SSHPacket(payload).get_namelist()
+        remaining = SSHPacket(payload)
+        names: Sequence[bytes] = remaining.get_namelist()
+        if remaining.get_boolean():
+            self._step_succeeded()
         self.offered_methods = tuple(name.decode("ascii", "replace") for name in names)
         self._process_userauth_failure(pkttype, pktid, packet)
 
+    def _note_disconnect(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        remaining = SSHPacket(packet.get_remaining_payload())
+        code, reason = remaining.get_uint32(), remaining.get_string()
+        self.farewell = (code, reason.decode("utf-8", "replace"))
+        self._process_disconnect(pkttype, pktid, packet)
+
     _packet_handlers = {  # noqa: RUF012  (asyncssh declares it so)
         **asyncssh.SSHClientConnection._packet_handlers,
+        MSG_DISCONNECT: _note_disconnect,
         MSG_USERAUTH_FAILURE: _note_userauth_failure,
     }
 

@@ -29,6 +29,12 @@ def explain_failure(
         return error
     where = f"{address or 'UNKNOWN'} port {settings.port if address else 65535}"
     doctor = f"`ssh -v {settings.host}` shows what this machine's own ssh makes of it"
+    if connection.farewell is not None:
+        code, reason = connection.farewell
+        return ConnectError(
+            f"Received disconnect from {where}:{code}: {reason}\nDisconnected from {where}",
+            remedy=_disconnect_remedy(reason, settings, connection.offered_methods),
+        )
     if isinstance(error, asyncssh.PermissionDenied):
         methods = ",".join(connection.offered_methods)
         return AuthenticationError(
@@ -58,10 +64,6 @@ def explain_failure(
                 f"kex_exchange_identification: {reason}\nConnection to {where} failed",
                 remedy=f"see that {settings.hostname} port {settings.port} is an SSH server",
             )
-        return ConnectError(
-            f"Received disconnect from {where}:{error.code}: {reason}\nDisconnected from {where}",
-            remedy=_disconnect_remedy(reason, settings),
-        )
     return ConnectError(f"xssh: the connection to {where} failed: {error}", remedy=doctor)
 
 
@@ -92,7 +94,7 @@ def _login_remedy(settings: Settings, methods: Sequence[str]) -> str:
     return "check the user name and the password"
 
 
-def _disconnect_remedy(reason: str, settings: Settings) -> str:
-    if "Too many authentication failures" in reason:
+def _disconnect_remedy(reason: str, settings: Settings, methods: Sequence[str]) -> str:
+    if "Too many authentication failures" in reason and "publickey" in methods:
         return f"-o IdentitiesOnly=yes with -i and the right key for {settings.host}"
     return f"look at the log of the SSH server on {settings.hostname}"
