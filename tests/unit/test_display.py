@@ -310,7 +310,7 @@ def test_a_name_server_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(DisplayError, match=r"no answer within 0\.2 seconds"):
             open_now("slow.example:0", timeout=0.2)
         assert asyncio.run(resolve_addresses(parse_display("slow.example:0"), timeout=0.1)) == ()
-        lookups = [item for item in threading.enumerate() if item.name == "resolve DISPLAY"]
+        lookups = [item for item in threading.enumerate() if item.name == "resolver"]
         assert len(lookups) == 2
         assert all(item.daemon for item in lookups)  # nor will the program's end
         assert time.monotonic() - start < 3  # the loops' ends did not wait for the look-ups

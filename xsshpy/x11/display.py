@@ -23,11 +23,11 @@ import re
 import socket
 import stat
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xsshpy.errors import DisplayError
+from xsshpy.resolver import Address, resolve
 
 MAX_NAME = 1024
 """Longest DISPLAY taken, in characters."""
@@ -252,9 +252,9 @@ async def _connect(endpoint: Endpoint) -> socket.socket:
     if isinstance(endpoint, UnixEndpoint):
         return await _connect_unix(unix_address(endpoint))
     last: OSError | None = None
-    for family, address in (await _resolve(endpoint))[:_MAX_ADDRESSES]:
+    for address in (await _resolve(endpoint))[:_MAX_ADDRESSES]:
         try:
-            return await _connect_tcp(family, address)
+            return await _connect_tcp(address)
         except OSError as error:
             last = last or error
     raise last or OSError(errno.EADDRNOTAVAIL, "the name has no address")
@@ -277,11 +277,11 @@ async def _connect_unix(address: bytes) -> socket.socket:
         raise
 
 
-async def _connect_tcp(family: int, address: tuple[object, ...]) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+async def _connect_tcp(address: Address) -> socket.socket:
+    sock = socket.socket(address.family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, address)
+        await asyncio.get_running_loop().sock_connect(sock, address.address)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except BaseException:
         sock.close()
@@ -289,43 +289,8 @@ async def _connect_tcp(family: int, address: tuple[object, ...]) -> socket.socke
     return sock
 
 
-_Resolved = list[tuple[int, tuple[object, ...]]]
-
-
-async def _resolve(endpoint: TcpEndpoint) -> _Resolved:
-    """Look a name up in a thread that nobody waits for.
-
-    The loop's own executor is joined when the loop ends: a name server that hangs would hold up
-    the end of the program.
-    """
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[_Resolved] = loop.create_future()
-
-    def deliver(found: _Resolved | None, error: OSError | None) -> None:
-        if answer.done():
-            return
-        if found is None:
-            answer.set_exception(error or OSError(errno.EADDRNOTAVAIL, "no address"))
-        else:
-            answer.set_result(found)
-
-    def look_up() -> None:
-        found: _Resolved | None = None
-        failure: OSError | None = None
-        try:
-            records = socket.getaddrinfo(
-                endpoint.host, endpoint.port, endpoint.family, socket.SOCK_STREAM
-            )
-            found = [(int(family), tuple(address)) for family, _, _, _, address in records]
-        except UnicodeError:  # a label too long for a name server
-            failure = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        except OSError as error:
-            failure = error
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(deliver, found, failure)
-
-    threading.Thread(target=look_up, daemon=True, name="resolve DISPLAY").start()
-    return await answer
+async def _resolve(endpoint: TcpEndpoint) -> list[Address]:
+    return await resolve(endpoint.host, endpoint.port, endpoint.family)
 
 
 async def resolve_addresses(display: Display, *, timeout: float) -> tuple[str, ...]:
@@ -339,8 +304,8 @@ async def resolve_addresses(display: Display, *, timeout: float) -> tuple[str, .
     for endpoint in display.endpoints:
         if isinstance(endpoint, TcpEndpoint):
             with contextlib.suppress(OSError, TimeoutError, asyncio.TimeoutError):
-                for _, address in await asyncio.wait_for(_resolve(endpoint), timeout):
-                    addresses[str(address[0])] = None
+                for address in await asyncio.wait_for(_resolve(endpoint), timeout):
+                    addresses[address.numeric] = None
     return tuple(addresses)[:_MAX_ADDRESSES]
 
 
