@@ -19,7 +19,8 @@ PATIENCE = 20.0
 LOCAL = 3
 
 # Runs argv[2:] as a job in the foreground of the terminal, says how it fares on stdout, and does
-# what it is told on the descriptor argv[1]: "fg", "bg" or "end".
+# what it is told on the descriptor argv[1]: "fg", "bg" or "end"; "bg-as-is" leaves the terminal's
+# modes to the test.
 SHELL = """
 import os, signal, sys, termios
 signal.signal(signal.SIGTTOU, signal.SIG_IGN)
@@ -49,11 +50,12 @@ while True:
         break
     print("stopped", signal.Signals(os.WSTOPSIG(status)).name, echo, flush=True)
     os.tcsetpgrp(tty, os.getpgrp())
-    termios.tcsetattr(tty, termios.TCSADRAIN, own)
     order = orders.readline().strip()
+    if order != "bg-as-is":
+        termios.tcsetattr(tty, termios.TCSADRAIN, own)
     if order == "fg":
         os.tcsetpgrp(tty, pid)
-    if order in ("fg", "bg"):
+    if order in ("fg", "bg", "bg-as-is"):
         os.killpg(pid, signal.SIGCONT)
     else:
         os.killpg(pid, signal.SIGKILL)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.pty_child import PtyChild
+from tests.unit.pty_child import ROOT, PtyChild
 from xsshpy.askpass import AskpassPolicy, decide_askpass, find_askpass
 from xsshpy.console import TEXT_LIMIT, Console, LogLevel, sanitise
 from xsshpy.errors import ConnectError
@@ -127,6 +127,7 @@ def test_slow_stderr_gets_everything() -> None:
     got = bytearray()
 
     def drain() -> None:
+        time.sleep(0.1)
         while piece := os.read(readable, 4096):
             got.extend(piece)
 
@@ -149,7 +150,7 @@ console = Console(LogLevel.DEBUG3, environ={})
 console.notice("n"); console.debug(3, "d"); console.banner("b"); console.show("s")
 assert "asyncio" not in sys.modules
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT)
     assert (done.stdout, done.stderr) == (b"", b"n\ndebug3: d\nbs")
 
 
@@ -457,6 +458,20 @@ def test_which_program() -> None:
 def test_askpass_answers(tmp_path: Path, body: str, answer: str | None) -> None:
     program = stub(tmp_path, body)
     assert ask_without_terminal({"DISPLAY": ":9", "SSH_ASKPASS": program}) == (answer, "")
+
+
+def test_askpass_does_not_get_the_input_of_the_session(tmp_path: Path) -> None:
+    code = """
+import asyncio, sys
+from xsshpy.console import Console
+answer = asyncio.run(Console(tty_path="/nonexistent").ask_secret("? "))
+print(answer, sys.stdin.read())
+"""
+    environ = {"DISPLAY": ":9", "SSH_ASKPASS": stub(tmp_path, "cat; echo done"), "PATH": "/bin"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=b"in", stdout=-1, env=environ, cwd=ROOT
+    )
+    assert done.stdout == b"done in\n"
 
 
 def test_askpass_gets_question_and_environment(tmp_path: Path) -> None:

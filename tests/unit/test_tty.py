@@ -168,7 +168,9 @@ def test_reenter_after_somebody_changed_the_modes() -> None:
     with terminal() as (_, slave):
         before = termios.tcgetattr(slave)
         with RawTerminal(slave) as raw:
-            termios.tcsetattr(slave, termios.TCSANOW, before)
+            changed = termios.tcgetattr(slave)
+            changed[LOCAL] = before[LOCAL] & ~termios.ECHOK
+            termios.tcsetattr(slave, termios.TCSANOW, changed)
             raw.reenter()
             assert is_raw(termios.tcgetattr(slave))
         assert termios.tcgetattr(slave) == before
@@ -282,6 +284,40 @@ def test_started_in_the_background_is_not_stopped(tmp_path: Path) -> None:
         assert child.line() == "left"
         assert child.line() == "ended 0 echo"
         assert child.modes() == before
+
+
+LEAVING_LATE = (
+    CHILD
+    + """
+os.kill(os.getpid(), signal.SIGSTOP)
+raw.leave()
+print("left", flush=True)
+"""
+)
+
+
+def test_left_in_the_background_what_is_still_raw_is_put_back(tmp_path: Path) -> None:
+    with PtyChild(LEAVING_LATE, home=tmp_path, job=True) as child:
+        before = child.modes()
+        assert child.line() == "raw True"
+        assert child.line() == "stopped SIGSTOP noecho"
+        child.order("bg-as-is")
+        assert child.line() == "left"
+        assert child.line() == "ended 0 echo"
+        assert child.modes() == before
+
+
+def test_left_in_the_background_what_the_shell_set_stays(tmp_path: Path) -> None:
+    with PtyChild(LEAVING_LATE, home=tmp_path, job=True) as child:
+        shells = child.modes()
+        shells[LOCAL] &= ~termios.ECHOK
+        assert child.line() == "raw True"
+        assert child.line() == "stopped SIGSTOP noecho"
+        termios.tcsetattr(child.slave, termios.TCSANOW, shells)
+        child.order("bg-as-is")
+        assert child.line() == "left"
+        assert child.line() == "ended 0 echo"
+        assert child.modes() == shells
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTSTP, signal.SIGSTOP])
