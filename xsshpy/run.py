@@ -238,6 +238,8 @@ async def _usable_x11(run: _Run, x11: NativeForwarding | None) -> NativeForwardi
 
     if x11 is None or Feature.X11 in run.session.disabled or not await x11.is_wanted():
         return None
+    facts = await x11.describe()
+    run.console.debug(1, f"local X server: {facts or 'not proved yet'}")
     run.session.connection.accept_x11 = x11.accept
     run.console.debug(1, "Requesting X11 forwarding with authentication spoofing.")
     return x11
