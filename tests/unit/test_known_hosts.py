@@ -137,6 +137,12 @@ def test_lines_keep_their_numbers_and_markers() -> None:
     assert {entry.path for entry in entries} == {"/kh"}
 
 
+def test_marker_ends_at_a_tab_only_where_no_space_follows() -> None:
+    kind, text = ed25519().text().split()
+    assert known(f"@revoked\th\t{kind}\t{text}\n").lookup("h")[0].marker is Marker.REVOKED
+    assert not known(f"@revoked\th {kind} {text}\n").lookup("h")
+
+
 def test_long_line_is_passed_over() -> None:
     key = ed25519()
     long_comment = "x" * MAX_LINE_BYTES

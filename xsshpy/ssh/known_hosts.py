@@ -102,7 +102,13 @@ class KnownHosts:
 
     def other_names(self, key: HostKey, name: str) -> tuple[Entry, ...]:
         """Return the unmarked lines that have this key and are not about ``name``."""
-        entries = self._entries(lambda line: line.marker is Marker.NONE and not line.matches(name))
+        # Decoding every key of a long file takes seconds; its text tells nearly as much.
+        encoded = base64.b64encode(key.blob)
+        entries = self._entries(
+            lambda line: (
+                line.marker is Marker.NONE and encoded in line.key_text and not line.matches(name)
+            )
+        )
         return tuple(entry for entry in entries if entry.key == key)
 
     def _entries(self, wanted: Callable[[KnownLine], bool]) -> tuple[Entry, ...]:
