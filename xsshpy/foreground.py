@@ -147,6 +147,11 @@ class Attendance:
     def _suspend(self) -> None:
         self._console.raw = False
         suspend(self._terminal)
+        self._continue()
+
+    def _continue(self) -> None:
+        """Take the terminal again after a stop; its size may have changed meanwhile."""
+        self._terminal.reenter()
         self._console.raw = self._terminal.active
         self._resize()
 
@@ -167,9 +172,11 @@ class Attendance:
                 self._loop.add_signal_handler(number, self._end_by_signal, number)
         if self._streams.pty:
             self._loop.add_signal_handler(signal.SIGWINCH, self._resize)
+        if self._streams.raw:
+            self._loop.add_signal_handler(signal.SIGCONT, self._continue)
 
     def _release_signals(self) -> None:
-        for number in (*_ENDING_SIGNALS, signal.SIGWINCH):
+        for number in (*_ENDING_SIGNALS, signal.SIGWINCH, signal.SIGCONT):
             self._loop.remove_signal_handler(number)
 
 
