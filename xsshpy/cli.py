@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 
 import click
@@ -239,6 +240,10 @@ def main() -> int:
         invocation = parse_command_line(sys.argv[1:])
         if invocation is None:
             return 0
+        if not sys.warnoptions:
+            # The libraries' warnings are meant for us: one about an old cipher that the server
+            # wants must not land in the user's stderr.
+            warnings.simplefilter("ignore")
         from xsshpy.run import run  # nothing slow is loaded before it is needed
 
         return run(invocation, os.environ)

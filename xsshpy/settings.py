@@ -8,7 +8,6 @@ only :func:`read_settings` and :func:`read_x11_wish` start a program.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import pwd
 import re
@@ -247,7 +246,7 @@ def parse_settings(text: str, host: str, environ: Mapping[str, str]) -> Settings
         identity_agent=_agent_path(read.text("identityagent", "SSH_AUTH_SOCK"), expand, environ),
         request_tty=read.text("requesttty", "auto").lower(),
         escape_char=read.text("escapechar", "~"),
-        log_level=read.text("loglevel", "INFO"),
+        log_level=_log_level(read.text("loglevel", "INFO")),
         stdin_null=read.flag("stdinnull"),
         remote_command=expand_tokens(
             read.optional("remotecommand"), _tokens(read, host), "RemoteCommand"
@@ -275,6 +274,11 @@ def _set_env(lines: Sequence[str]) -> tuple[tuple[str, str], ...]:
             if separator:
                 pairs.append((name, value))
     return tuple(pairs)
+
+
+def _log_level(name: str) -> str:
+    """``ssh -G`` prints QUIET by its older name."""
+    return "QUIET" if name.upper() == "SILENT" else name
 
 
 def _agent_path(value: str, expand: Callable[[str], str], environ: Mapping[str, str]) -> str:
@@ -377,7 +381,13 @@ def expand_proxy_command(settings: Settings) -> str:
 
 
 async def _run_ssh_g(arguments: Sequence[str]) -> tuple[int, str, str]:
-    """Run ``ssh -G …`` and return exit status, stdout and stderr. FileNotFoundError without ssh."""
+    """Run ``ssh -G …`` and return exit status, stdout and stderr.
+
+    Raises FileNotFoundError without ssh, and TimeoutError after the deadline.
+    """
+    # It takes 50 ms to import: help and usage errors do without, and need this module's types.
+    import asyncio
+
     process = await asyncio.create_subprocess_exec(
         "ssh",
         "-G",
@@ -388,9 +398,11 @@ async def _run_ssh_g(arguments: Sequence[str]) -> tuple[int, str, str]:
     )
     try:
         out, err = await asyncio.wait_for(process.communicate(), SSH_CONFIG_DEADLINE)
-    except BaseException:
+    except BaseException as error:
         process.kill()
         await process.wait()
+        if isinstance(error, asyncio.TimeoutError):  # not the built-in one before Python 3.11
+            raise TimeoutError from None
         raise
     status = process.returncode if process.returncode is not None else -1
     return status, out.decode(errors="surrogateescape"), err.decode(errors="replace")
@@ -414,7 +426,7 @@ async def read_settings(
     """
     try:
         status, out, err = await _run_ssh_g(_ssh_g_arguments(invocation))
-    except (TimeoutError, asyncio.TimeoutError):
+    except TimeoutError:
         raise SettingsError(
             f"xssh: `ssh -G` did not answer within {SSH_CONFIG_DEADLINE:.0f} seconds",
             remedy=f"run `ssh -G {shlex.quote(invocation.destination)}` by hand; "
@@ -483,7 +495,7 @@ async def _says_no_to_x11(invocation: Invocation) -> bool:
         )
         try:
             status, out, _ = await _run_ssh_g(_ssh_g_arguments(again))
-        except (OSError, TimeoutError, asyncio.TimeoutError):
+        except OSError:  # TimeoutError is one
             return True
     # Where the second reading fails, X11 stays off: never forward against the user's word.
     return status != 0 or parse_keywords(out).get("forwardx11") == ("no",)
