@@ -100,9 +100,9 @@ class ClientConnection(asyncssh.SSHClientConnection):
         super().__init__(loop, options, wait="auth")
         self._host_keys = host_keys
         self._step_succeeded = step_succeeded
-        self._accepted_keys: set[bytes] = set()
+        self._shown_key: bytes | None = None
         self._question: asyncio.Task[None] | None = None
-        self.host_key_judged = False
+        self._held_up = False
         self.offered_methods: tuple[str, ...] = ()
         self.farewell: tuple[int, str] | None = None
         self.failure: HostKeyError | None = None
@@ -111,44 +111,55 @@ class ClientConnection(asyncssh.SSHClientConnection):
     def validate_server_host_key(self, key_data: bytes) -> asyncssh.SSHKey:
         """Judge the host key; a question to the user is put while the key exchange ends.
 
-        A key exchange later in the connection (rekeying) that shows the same key passes at once.
+        When keys are exchanged again later, the server has to show the same key.
         """
+        if self._shown_key is not None:
+            return self._require_same_key(key_data)
         try:
             key, question = self._host_keys.judge(key_data)
         except HostKeyError as error:
             self.failure = error
             raise asyncssh.HostKeyNotVerifiable("host key refused") from None
         self._server_host_key = key
-        if key_data not in self._accepted_keys:
-            if self._auth_complete:
-                question = None if question is None else self._refuse_change()
-            if question is not None:
-                self._question = asyncio.ensure_future(self._put(question))
-            self._accepted_keys.add(key_data)
-        self.host_key_judged = True
+        self._shown_key = key_data
+        if question is not None:
+            self._question = asyncio.ensure_future(self._put(question))
         return key
 
-    def _refuse_change(self) -> Callable[[], Awaitable[None]]:
+    @property
+    def host_key_judged(self) -> bool:
+        """Whether the server has shown a host key that was not refused at once."""
+        return self._shown_key is not None
+
+    def _require_same_key(self, key_data: bytes) -> asyncssh.SSHKey:
+        if key_data == self._shown_key and self._server_host_key is not None:
+            return self._server_host_key
         self.failure = HostKeyError(
-            "xssh: the server showed another host key in the middle of the connection"
+            "xssh: the server showed another host key in the middle of the connection",
+            remedy="connect again; if it happens again, ask the server's administrator",
         )
-        raise asyncssh.HostKeyNotVerifiable("host key changed while rekeying")
+        raise asyncssh.HostKeyNotVerifiable("another host key while rekeying")
 
     async def _put(self, question: Callable[[], Awaitable[None]]) -> None:
+        """Ask, and let authentication go on where it was held up meanwhile."""
         try:
             await question()
         except HostKeyError as error:
             self.failure = error
             self._force_close(asyncssh.HostKeyNotVerifiable("host key refused"))
             return
-        finally:
-            self._question = None
-        if self._transport is not None:
+        except Exception as error:
+            self._force_close(error)
+            return
+        self._question = None
+        if self._held_up and self._transport is not None:
             super().try_next_auth()
 
     def try_next_auth(self, *, next_method: bool = False) -> None:
         """Go on with authentication, but not before the host key is accepted."""
-        if self._question is None:
+        if self._question is not None:
+            self._held_up = True
+        else:
             super().try_next_auth(next_method=next_method)
 
     def _note_userauth_failure(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
