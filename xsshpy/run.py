@@ -95,8 +95,7 @@ async def _tell(invocation: Invocation, environ: Mapping[str, str]) -> int:
     try:
         return await _tell_story(invocation, environ, console)
     except XsshError as error:
-        if error.message:
-            console.report(error)
+        console.report(error)
         return EXIT_FAILURE
     except Exception as error:
         console.debug(1, traceback.format_exc())

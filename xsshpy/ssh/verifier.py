@@ -80,7 +80,7 @@ class HostKeyVerifier:
 
     def _apply(self, settled: Accept | AcceptUntrusted | Refuse) -> None:
         if isinstance(settled, Refuse):
-            raise HostKeyError("")  # every word of it has been said
+            raise HostKeyError(settled.reason)
         if isinstance(settled, AcceptUntrusted):
             self.disabled = settled.disabled
 
