@@ -76,15 +76,27 @@ csh          csh                     tcsh                             -
 tcsh         tcsh                    tcsh                             -
 dash         dash                    dash                             -
 qt           libegl1,libgl1,libfontconfig1,libdbus-1-3,libxkbcommon-x11-0,libxcb-cursor0,libxcb-icccm4,libxcb-image0,libxcb-keysyms1,libxcb-render-util0,libxcb-shape0,libxcb-xinerama0 libglvnd-egl,libglvnd-glx,libxkbcommon-x11,xcb-util-cursor,xcb-util-wm,xcb-util-keysyms,xcb-util-image,xcb-util-renderutil -
+gtk3         python3-gi,gir1.2-gtk-3.0 python3-gobject,gtk3         -
 '
+
+have_libraries() {
+    local name
+    for name in "$@"; do
+        compgen -G "/usr/lib*/$name" >/dev/null || compgen -G "/usr/lib/*/$name" >/dev/null ||
+            return 1
+    done
+}
 
 have() {
     case "$1" in
         python) find_python >/dev/null ;;
         nss_wrapper) compgen -G '/usr/lib*/libnss_wrapper.so' >/dev/null ||
             compgen -G '/usr/lib/*/libnss_wrapper.so' >/dev/null ;;
-        qt) [ "$(uname -s)" = Darwin ] || compgen -G '/usr/lib*/libxcb-cursor.so.0' >/dev/null ||
-            compgen -G '/usr/lib/*/libxcb-cursor.so.0' >/dev/null ;;
+        qt) [ "$(uname -s)" = Darwin ] || have_libraries libxcb-cursor.so.0 libxcb-icccm.so.4 \
+            libxcb-keysyms.so.1 libxkbcommon-x11.so.0 libEGL.so.1 ;;
+        gtk3) [ "$(uname -s)" = Darwin ] || /usr/bin/python3 -c \
+            'import gi; gi.require_version("Gtk", "3.0"); from gi.repository import Gtk' \
+            >/dev/null 2>&1 ;;
         *) PATH=$PATH:/usr/sbin:/sbin:/usr/local/sbin:/opt/X11/bin command -v "$1" >/dev/null ;;
     esac
 }
