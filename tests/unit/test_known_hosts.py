@@ -251,6 +251,16 @@ def test_certificate_is_decoded() -> None:
     assert made.display_name == "ED25519-CERT"
 
 
+def test_certificate_on_record_needs_its_own_name() -> None:
+    text = base64.b64encode(certificate_blob()).decode()
+    assert not known(f"h ssh-ed25519 {text}\n").lookup("h")
+    found = known(f"h ssh-ed25519-cert-v01@openssh.com {text}\n").lookup("h")
+    assert found[0].key == certificate()
+    assert not known(f"h ssh-ed25519-cert-v01@openssh.com {ed25519().text().split()[1]}").lookup(
+        "h"
+    )
+
+
 @pytest.mark.parametrize(
     ("fields", "now", "problem"),
     [
