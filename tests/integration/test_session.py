@@ -1,0 +1,317 @@
+"""A command on the other side, and how it ends: xssh held against this machine's ssh."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration._pairs import PROGRAMS, Pair, first_line
+from tests.support.clients import ClientHome
+from tests.support.processes import end_popen, run, run_xssh, xssh_command
+from tests.support.sshd import SHELLS, SshServer, generate_key
+from tests.support.tools import find_tool, skip_or_fail
+
+# --- The command line ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["server", "echo", "a", "b  c", "'d   e'"],
+        ["server", "echo", "*", "$HOME", '"$USER"', "\\\\"],
+        ["server", "echo", "", "x", "", ""],
+        ["server", " "],
+        ["server", "--", "echo", "--", "x"],
+        ["--", "server", "echo", "y", "--", "z"],
+        ["-T", "--", "server", "echo y"],
+        ["server", "-T", "echo", "late"],
+        ["server", "-qT", "-o", "SetEnv=A=1", "echo", "-p", "22"],
+        ["server", "printf '%s|' 'a\nb' \"c\td\" '\U0001f389 é'"],
+        ["server", "echo 'it'\"'\"'s'"],
+        ["server", "!", "true"],
+    ],
+)
+def test_command_arrives_as_typed(pair: Pair, words: list[str]) -> None:
+    pair.both(words)
+
+
+def test_options_stand_anywhere_before_the_command(pair: Pair) -> None:
+    address, port = pair.server.host, str(pair.server.port)
+    own = pair.home.path / "other"
+    text = pair.server.config_text(address, known_hosts=pair.home.known_hosts)
+    text = text.replace(f"Port {port}\n", "").replace("User demo\n", "") + "ForwardX11 no\n"
+    own.write_text(text)
+    joined = [f"-F{own}", f"-p{port}", "-ldemo"]
+    for words in (
+        [*joined, address, "echo $USER"],
+        [address, *joined, "echo $USER"],
+        ["-p", port, address, "-F", str(own), "-l", "demo", "echo $USER"],
+        ["-F", str(own), f"demo@{address}", f"-Tp{port}", "echo $USER"],
+        ["-F", str(own), f"ssh://demo@{address}:{port}", "-T", "echo $USER"],
+        ["-F", str(own), f"-oUser=demo,-oPort={port}", address, "echo $USER"],
+        ["-F", str(own), "-o", "User demo", f"-oPort={port}", address, "echo $USER"],
+        ["-F", str(own), "-o", "user=demo", "-o", f"  Port   {port}", address, "echo $USER"],
+    ):
+        found = run([*PROGRAMS["xssh"], *words], env=pair.environment)
+        expected = run([*PROGRAMS["ssh"], *words], env=pair.environment)
+        assert found == expected, words
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-4"],
+        ["-C"],
+        ["-q"],
+        ["-T"],
+        ["-e^x"],
+        ["-b", "127.0.0.1"],
+        ["-c", "aes128-ctr"],
+        ["-c", "aes128-gcm@openssh.com,aes256-ctr"],
+        ["-m", "hmac-sha2-512", "-caes256-ctr"],
+        ["-m", "umac-128-etm@openssh.com", "-caes256-ctr"],
+        ["-4CTxaqn"],
+        ["-o", "HostKeyAlgorithms=rsa-sha2-512"],
+        ["-o", "HostKeyAlgorithms=ecdsa-sha2-nistp256"],
+        ["-o", "KexAlgorithms=diffie-hellman-group14-sha256"],
+        ["-oBatchMode=yes", "-oRequestTTY=no", "-oAddressFamily=inet", "-oConnectTimeout=10"],
+    ],
+)
+def test_option_changes_nothing_that_is_seen(pair: Pair, options: list[str]) -> None:
+    done = pair.both([*options, "server", "cat; echo $SSH_CONNECTION | cut -d' ' -f1"], stdin=b"x")
+    assert done.stdout.endswith(b"127.0.0.1\n")
+
+
+def test_ciphers_and_macs_are_those_asked_for(pair: Pair) -> None:
+    words = ["-c", "aes192-ctr", "-m", "hmac-sha2-256", "server", "true"]
+    assert pair.run("xssh", words).status == 0
+    assert "cipher: aes192-ctr MAC: hmac-sha2-256" in pair.server.log()
+
+
+def test_compression_is_used_only_when_asked_for(pair: Pair) -> None:
+    assert pair.run("xssh", ["server", "true"]).status == 0
+    assert "compression: zlib" not in pair.server.log()
+    assert pair.run("xssh", ["-C", "server", "true"]).status == 0
+    assert "compression: zlib@openssh.com" in pair.server.log()
+
+
+@pytest.mark.parametrize(
+    "options", [["-c", "no-such-cipher"], ["-m", "nope"], ["-b", "192.0.2.1"], ["-p", "0"]]
+)
+def test_impossible_option_ends_as_with_ssh(pair: Pair, options: list[str]) -> None:
+    words = [*options, "server", "echo never"]
+    expected, found = pair.run("ssh", words), pair.run("xssh", words)
+    assert (found.status, found.stdout) == (expected.status, expected.stdout) == (255, b"")
+    assert found.stderr.strip()
+    assert "Traceback" not in found.stderr
+
+
+def test_identity_file_of_the_command_line(pair: Pair, short_directory: Path) -> None:
+    key = generate_key(short_directory / "other key")
+    words = ["-o", "IdentityFile=none", "-i", str(key), "server", "echo in"]
+    expected, found = pair.run("ssh", words), pair.run("xssh", words)
+    assert found.stdout == expected.stdout
+    pair.server.authorized_keys.write_text("")
+    pair.server.authorize(key)
+    pair.both(["-i", str(key), "server", "echo in"])
+    expected, found = (pair.run(name, ["server", "echo in"]) for name in PROGRAMS)
+    assert first_line(found) == first_line(expected)
+    assert found.status == 255
+
+
+def test_verbose_says_debug_on_stderr_only(pair: Pair) -> None:
+    for option, prefix in (("-v", "debug1: "), ("-vvv", "debug1: ")):
+        done = pair.run("xssh", [option, "server", "echo out"])
+        assert (done.status, done.stdout) == (0, b"out\n")
+        assert any(line.startswith(prefix) for line in done.stderr.splitlines())
+    assert pair.run("xssh", ["-q", "-v", "server", "true"]).stderr
+
+
+def test_agent_is_forwarded_only_when_asked_for(pair: Pair, short_directory: Path) -> None:
+    agent = find_tool("ssh-agent")
+    if agent is None:
+        skip_or_fail("ssh-agent is not installed")
+    path = str(short_directory / "agent")
+    process = subprocess.Popen([str(agent), "-D", "-a", path], stdout=subprocess.DEVNULL)
+    try:
+        while not os.path.exists(path):
+            time.sleep(0.01)
+        env = {**pair.environment, "SSH_AUTH_SOCK": path}
+        run(["ssh-add", "-q", pair.server.client_key], env=env)
+        ask = 'test -S "$SSH_AUTH_SOCK" && ssh-add -l | wc -l'
+        assert pair.both(["-A", "server", ask], env=env).stdout.strip() == b"1"
+        assert pair.both(["-A", "-a", "server", ask], env=env).stdout == b""
+        assert pair.both(["server", ask], env=env).stdout == b""
+        assert pair.both(["-o", "ForwardAgent=yes", "server", ask], env=env).stdout == b"1\n"
+    finally:
+        end_popen(process)
+
+
+# --- What xssh says by itself -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["-Z", "h"], "unknown option -- Z"),
+        (["-vZ", "h"], "unknown option -- Z"),
+        (["-L", "1:h:2", "h"], "-L"),
+        (["-f", "h", "true"], "-f"),
+        (["-N", "h"], "-N"),
+        (["-W", "h:1", "h"], "-W"),
+        (["-D1080", "h"], "-D"),
+        (["h", "-M", "true"], "-M"),
+        (["-p"], "option requires an argument -- p"),
+        (["h", "-o"], "option requires an argument -- o"),
+        ([], "no host"),
+        (["--"], "no host"),
+        (["-v"], "no host"),
+        (["--nonsense", "h"], "--nonsense"),
+        (["--python", "python3", "h"], "--script"),
+        (["--backend", "a;b", "h"], "--backend"),
+        (["--script"], "--script"),
+        (["--script=", "h"], "--script"),
+    ],
+)
+def test_usage_error_names_what_is_wrong(
+    words: list[str], says: str, client_environment: dict[str, str]
+) -> None:
+    done = run_xssh(words, env=client_environment)
+    assert (done.status, done.stdout) == (255, b"")
+    assert done.stderr.startswith("xssh: ")
+    assert says in done.stderr
+    assert "\n  try: " in done.stderr
+
+
+def test_options_of_a_command_are_its_own(pair: Pair) -> None:
+    pair.both(["server", "echo", "-Z", "--help", "--version", "--script", "x", "-L"])
+    pair.both(["server", "--", "echo", "--help"])
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["-Z", "h"], [], ["--bad", "h"]])
+def test_answers_without_a_connection_load_nothing_slow(
+    words: list[str], client_environment: dict[str, str]
+) -> None:
+    start = xssh_command()
+    argv = [start[0], "-X", "importtime", *start[1:], *words]
+    done = run(argv, env=client_environment)
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert "xsshpy.cli" in loaded
+    assert not loaded & {"asyncssh", "cryptography", "asyncio", "Xlib", "ssl"}
+
+
+def test_version_and_help_go_to_stdout(client_environment: dict[str, str]) -> None:
+    from xsshpy import __version__
+
+    assert run_xssh(["--version"], env=client_environment) == (
+        0,
+        f"xssh {__version__}\n".encode(),
+        "",
+    )
+    done = run_xssh(["--help"], env=client_environment)
+    assert (done.status, done.stderr) == (0, "")
+    for text in (b"--script", b"--backend", b"--python", b"-J HOSTS", b"ssh's options"):
+        assert text in done.stdout
+
+
+# --- How a command ends -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [0, 1, 42, 127, 255])
+def test_exit_status_is_the_commands(pair: Pair, status: int) -> None:
+    assert pair.both(["server", f"echo x; exit {status}"]).status == status
+
+
+@pytest.mark.parametrize(
+    ("options", "number"), [([], signal.SIGKILL), ([], signal.SIGTERM), (["-tt"], signal.SIGKILL)]
+)
+def test_death_by_a_signal(pair: Pair, options: list[str], number: signal.Signals) -> None:
+    done = pair.both([*options, "server", f"ulimit -c 0; kill -{int(number)} $$"])
+    assert done.status == 255
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_command_not_found(
+    shell: str, make_sshd: Callable[..., SshServer], client_home: ClientHome
+) -> None:
+    server = make_sshd(shell=shell)
+    client_home.add(server, extra="ForwardX11 no")
+    pair = Pair(server, client_home)
+    pair.both(["server", "no-such-program-here"])
+    pair.both(["server", "echo out; no-such-program-here x; echo again"])
+
+
+@pytest.mark.parametrize("how", ["name", "port", "alias"])
+def test_failure_of_our_own_is_255(pair: Pair, how: str) -> None:
+    words = {
+        "name": ["-x", "nobody.invalid", "true"],
+        "port": ["-p", "1", "server", "true"],
+        "alias": ["-o", "HostName=nobody.invalid", "server", "true"],
+    }[how]
+    expected, found = pair.run("ssh", words), pair.run("xssh", words)
+    assert first_line(found) == first_line(expected)
+    assert (found.status, found.stdout) == (255, b"")
+
+
+def test_shell_that_is_missing(
+    make_sshd: Callable[..., SshServer], client_home: ClientHome
+) -> None:
+    server = make_sshd(config="ForceCommand /nonexistent/program")
+    client_home.add(server, extra="ForwardX11 no")
+    Pair(server, client_home).both(["server", "true"])
+
+
+def test_command_that_is_forced(
+    make_sshd: Callable[..., SshServer], client_home: ClientHome
+) -> None:
+    server = make_sshd(key_options='command="echo forced: $SSH_ORIGINAL_COMMAND"')
+    client_home.add(server, extra="ForwardX11 no")
+    pair = Pair(server, client_home)
+    assert pair.both(["server", "a  'b'"]).stdout == b"forced: a 'b'\n"
+    assert pair.both(["server"]).stdout == b"forced:\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_our_own_death_by_a_signal(pair: Pair, number: signal.Signals) -> None:
+    ends = {}
+    for program in PROGRAMS:
+        process = pair.start(program, ["server", "echo ready; exec cat"])
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            process.send_signal(number)
+            out, err = process.communicate(timeout=10)
+            ends[program] = (process.returncode, out, err.replace(b"\r\n", b"\n"))
+        finally:
+            end_popen(process)
+    assert ends["xssh"] == ends["ssh"]
+    pair.server.wait_until_idle()
+
+
+def test_signal_while_connecting(pair: Pair) -> None:
+    for program in PROGRAMS:
+        pair.server.suspend()
+        process = pair.start(program, ["server", "true"])
+        try:
+            time.sleep(0.7)
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=10)
+        finally:
+            end_popen(process)
+            pair.server.resume()
+        assert (process.returncode, out, err) == (-signal.SIGTERM, b"", b"")
+
+
+def test_remote_program_that_lingers(pair: Pair) -> None:
+    """A background job that holds stdout keeps the session open, one that does not lets it go."""
+    pair.both(["server", "sleep 0.5 & echo done"])
+    before = time.monotonic()
+    done = pair.run("xssh", ["server", "sleep 60 >/dev/null 2>&1 </dev/null & echo $!"])
+    os.kill(int(done.stdout), signal.SIGKILL)
+    assert time.monotonic() - before < 20
