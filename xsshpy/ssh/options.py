@@ -56,11 +56,6 @@ def connection_options(
     """Translate the settings into asyncssh's options. No default of asyncssh's own is left open."""
     methods = methods_to_try(settings)
     both = [*get_certificate_algs(), *get_public_key_algs()]
-    signatures = choose_algorithms(
-        [name for name in settings.pubkey_accepted_algorithms if "-cert-" not in name],
-        get_public_key_algs(),
-        "PubkeyAcceptedAlgorithms",
-    )
     compression = ["zlib@openssh.com", "zlib", "none"] if settings.compression else ["none"]
     rekey: dict[str, int] = {}
     if settings.rekey_bytes:
@@ -91,7 +86,7 @@ def connection_options(
         mac_algs=choose_algorithms(settings.macs, get_mac_algs(), "MACs") or (),
         server_host_key_algs=choose_algorithms(host_key_algorithms, both, "HostKeyAlgorithms")
         or "default",
-        signature_algs=signatures or (),
+        signature_algs=[name.decode() for name in get_public_key_algs()],  # see identities.py
         compression_algs=compression,
         tcp_keepalive=settings.tcp_keep_alive,
         keepalive_interval=settings.server_alive_interval,
