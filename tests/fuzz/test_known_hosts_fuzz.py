@@ -8,15 +8,13 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xsshpy.ssh.hostkey_policy import HostKeyPolicy, HostNames, StrictChecking
 from xsshpy.ssh.hostkeys import (
     Accept,
     AcceptUntrusted,
     Answer,
     Decision,
-    HostKeyPolicy,
-    HostNames,
     Refuse,
-    StrictChecking,
     decide_host_key,
     parse_host_key_answer,
 )

@@ -21,16 +21,13 @@ import pytest
 
 from tests.support.tools import require_tool
 from xsshpy.console import LogLevel
+from xsshpy.ssh.hostkey_policy import Feature, HostKeyPolicy, HostNames, StrictChecking
 from xsshpy.ssh.hostkey_texts import Line
 from xsshpy.ssh.hostkeys import (
     Accept,
     AcceptUntrusted,
     Addition,
-    Feature,
-    HostKeyPolicy,
-    HostNames,
     Settled,
-    StrictChecking,
     decide_host_key,
     settle_host_key,
 )

@@ -13,7 +13,13 @@ from dataclasses import replace
 import pytest
 
 from xsshpy.console import LogLevel
-from xsshpy.ssh.hostkey_policy import parse_strict_checking
+from xsshpy.ssh.hostkey_policy import (
+    Feature,
+    HostKeyPolicy,
+    HostNames,
+    StrictChecking,
+    parse_strict_checking,
+)
 from xsshpy.ssh.hostkey_texts import QUESTION, QUESTION_PLAIN, Line
 from xsshpy.ssh.hostkeys import (
     Accept,
@@ -23,12 +29,8 @@ from xsshpy.ssh.hostkeys import (
     Answer,
     Ask,
     Decision,
-    Feature,
-    HostKeyPolicy,
-    HostNames,
     Refuse,
     Settled,
-    StrictChecking,
     decide_host_key,
     parse_host_key_answer,
     settle_host_key,
