@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from binascii import hexlify
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import asyncssh
@@ -146,6 +146,11 @@ class SessionChannel(asyncssh.SSHClientChannel[bytes]):
         what = {b"shell": "shell", b"exec": "exec", b"subsystem": "subsystem"}[request]
         raise SessionError(f"{what} request failed on channel 0")
 
+    @property
+    def takes_requests(self) -> bool:
+        """Whether requests may still be sent; after the end of our input they may."""
+        return self._send_state not in ("close_pending", "closed")
+
     def send_eow(self) -> None:
         """Tell an OpenSSH server that nobody reads any more (PROTOCOL §2.1); else just close."""
         assert self._conn is not None
@@ -205,11 +210,18 @@ class RemoteProcess(asyncssh.SSHClientSession[bytes]):
         self.exit_signal: str = ""
         self.error: Exception | None = None
         self.closed = asyncio.Event()
-        flow = {"pause": self._pause_output, "resume": self._resume_output}
-        self._blocked = 0
-        self._stdout = OutputWriter(stdout, broken=self._output_broken, **flow)
-        self._stderr = OutputWriter(stderr, broken=self._output_broken, **flow)
+        self._blocked: set[int] = set()
+        self._stdout = self._writer(stdout, self._stdout_broken)
+        self._stderr = self._writer(stderr, self._stderr_broken)
         self._input: InputPump | None = None
+
+    def _writer(self, descriptor: int, broken: Callable[[OSError], None]) -> OutputWriter:
+        return OutputWriter(
+            descriptor,
+            pause=lambda: self._pause_output(descriptor),
+            resume=lambda: self._resume_output(descriptor),
+            broken=broken,
+        )
 
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
         """Remember the channel."""
@@ -267,14 +279,14 @@ class RemoteProcess(asyncssh.SSHClientSession[bytes]):
 
     def change_size(self, size: TerminalSize) -> None:
         """Tell the remote terminal its new size (RFC 4254 §6.7)."""
-        if self._channel is not None and not self._channel.is_closing():
+        if self._channel is not None and self._channel.takes_requests:
             self._channel.change_terminal_size(
                 size.columns, size.rows, size.width_pixels, size.height_pixels
             )
 
     def send_break(self, milliseconds: int = 1000) -> None:
         """Send a break (RFC 4335)."""
-        if self._channel is not None and not self._channel.is_closing():
+        if self._channel is not None and self._channel.takes_requests:
             self._channel.send_break(milliseconds)
 
     def end(self) -> None:
@@ -286,23 +298,26 @@ class RemoteProcess(asyncssh.SSHClientSession[bytes]):
         """Wait until all output has been written, or can't be."""
         await asyncio.gather(self._stdout.close(), self._stderr.close())
 
-    def _pause_output(self) -> None:
-        self._blocked += 1
+    def _pause_output(self, descriptor: int) -> None:
+        self._blocked.add(descriptor)
         if self._channel is not None:
             self._channel.pause_reading()
 
-    def _resume_output(self) -> None:
-        self._blocked -= 1
+    def _resume_output(self, descriptor: int) -> None:
+        self._blocked.discard(descriptor)
         if not self._blocked and self._channel is not None:
             self._channel.resume_reading()
 
-    def _output_broken(self, error: OSError) -> None:
+    def _stdout_broken(self, error: OSError) -> None:
         """Nobody reads our output any more: say so to the server, and let the data go by."""
         self.console.debug(1, f"write: {error.strerror}")
-        self._blocked = 0
-        if self._channel is not None and not self._channel.is_closing():
-            self._channel.resume_reading()
+        if self._channel is not None and self._channel.takes_requests:
             self._channel.send_eow()
+        self._resume_output(self._stdout.descriptor)
+
+    def _stderr_broken(self, error: OSError) -> None:
+        """Let the messages go by, as ssh does: the output is read on."""
+        self._resume_output(self._stderr.descriptor)
 
 
 async def start_process(

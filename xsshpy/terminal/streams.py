@@ -120,7 +120,7 @@ class OutputWriter:
         resume: Callable[[], None],
         broken: Callable[[OSError], None],
     ) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._pause = pause
         self._resume = resume
         self._broken = broken
@@ -170,7 +170,7 @@ class OutputWriter:
                     break
                 batch = list(self._queue)
                 self._queue.clear()
-            error = _write_all(self._descriptor, batch)
+            error = _write_all(self.descriptor, batch)
             with self._condition:
                 self._waiting -= sum(map(len, batch))
                 under = self._paused and self._waiting < LOW_WATER
