@@ -341,6 +341,16 @@ def test_a_server_that_does_not_want_the_client():
     run(test)
 
 
+def test_a_client_waits_while_the_server_is_asked():
+    async def test():
+        async with staged(open_server=never) as stage:
+            channel = stage.channel()
+            channel.deliver(x.setup(LITTLE))
+            assert channel.paused
+
+    run(test)
+
+
 def test_a_client_that_leaves_while_the_server_is_asked():
     async def test():
         async with staged(open_server=never) as stage:
@@ -526,6 +536,18 @@ def test_a_channel_that_was_closed_by_the_other_host():
             channel.client.pause_writing()
             channel.client.resume_writing()
             channel.client.connection_lost(None)
+
+    run(test)
+
+
+def test_a_refusal_that_nobody_takes():
+    async def test():
+        async with staged() as stage:
+            channel = stage.channel()
+            channel.fails = True
+            channel.deliver(x.setup(LITTLE, Authorization(b"", b"")))
+            assert stage.notices == [WRONG]
+            assert stage.relay.open_clients == 0
 
     run(test)
 

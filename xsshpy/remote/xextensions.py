@@ -23,7 +23,6 @@ from .xmessages import (
     ByteOrder,
     Message,
     NeedData,
-    ProtocolError,
     Raw,
     Request,
     SetupReply,
@@ -172,22 +171,24 @@ def hide_extension_answer(reply: bytes) -> bytes:
     return reply[:8] + bytes(4) + reply[12:]
 
 
-def parse_extension_list(reply: bytes) -> List[bytes]:
-    """Return the names in a ListExtensions reply. Raises ProtocolError where they overrun it."""
+def parse_extension_list(reply: bytes) -> Optional[List[bytes]]:
+    """Return the names in a ListExtensions reply; None where it is none, for it does not add up."""
     names: List[bytes] = []
     position = 32
     for _ in range(reply[1]):
-        if position >= len(reply) or position + 1 + reply[position] > len(reply):
-            raise ProtocolError("list of extensions is longer than its reply")
+        if position >= len(reply):
+            return None
         following = position + 1 + reply[position]
         names.append(reply[position + 1 : following])
         position = following
-    return names
+    return names if position + pad_length(position) == len(reply) else None
 
 
 def hide_listed_extensions(reply: bytes, order: ByteOrder, hidden: FrozenSet[bytes]) -> bytes:
     """Return a ListExtensions reply without the hidden names; the same where it has none."""
     names = parse_extension_list(reply)
+    if names is None:
+        return reply
     shown = [name for name in names if name not in hidden]
     if len(shown) == len(names):
         return reply
