@@ -249,4 +249,7 @@ def main() -> int:
         return run(invocation, os.environ)
     except XsshError as error:
         sys.stderr.write(error.render() + "\n")
-        return EXIT_FAILURE
+    except Exception as error:
+        # What is raised within the run is told there; this is the event loop's own failure.
+        sys.stderr.write(f"xssh: internal error: {type(error).__name__}: {error}\n")
+    return EXIT_FAILURE

@@ -75,6 +75,7 @@ class Attendance:
         self._break_off: Callable[[], object] = lambda: None
         self._null = os.open(os.devnull, os.O_RDONLY) if streams.null_input else -1
         self.disconnected = False
+        self.killed = False
 
     async def attend(self, linger: Callable[[], Awaitable[None]]) -> None:
         """Return when the process has ended and ``linger`` is done, or the user broke off.
@@ -122,8 +123,7 @@ class Attendance:
         if isinstance(event, escapes.Data):
             self._process.write(event.data)
         elif isinstance(event, escapes.Disconnect):
-            self._console.show(escapes.echo_text(event, self._escape))
-            self._end()
+            self._end()  # ssh ends before its own "~." is shown
         elif isinstance(event, escapes.Help):
             self._console.show(escapes.help_text(self._escape, SUPPORTED_ESCAPES))
         elif isinstance(event, escapes.SendBreak):
@@ -164,6 +164,7 @@ class Attendance:
 
     def _end_by_signal(self, number: int) -> None:
         self._console.verbose(f"Killed by signal {number}.")
+        self.killed = True
         self._end()
 
     def _handle_signals(self) -> None:
