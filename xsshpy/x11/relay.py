@@ -168,13 +168,19 @@ class X11Relay:
         self._closed = True
         for client in list(self._clients):
             client.close()
+        if not await self._became_idle():
+            for client in list(self._clients):
+                client.abort()
+            await self._became_idle()
+
+    async def _became_idle(self) -> bool:
+        """Wait until no client is left; return False where that takes longer than ``linger``."""
         if self._clients:
             try:
                 await asyncio.wait_for(self._idle.wait(), self.options.linger)
             except asyncio.TimeoutError:
-                for client in list(self._clients):
-                    client.abort()
-                await self._idle.wait()
+                return False
+        return True
 
     def _admit(self, client: RelayedClient) -> bool:
         if not self._closed:
