@@ -17,7 +17,7 @@ from xsshpy.errors import ConnectError
 from xsshpy.settings import Invocation, Settings
 from xsshpy.ssh.auth import Login
 from xsshpy.ssh.connection import ClientConnection
-from xsshpy.ssh.failures import HandshakeTimeoutError, explain_failure
+from xsshpy.ssh.failures import HandshakeTimeoutError, explain_failure, explain_refused_jump
 from xsshpy.ssh.hostkey_policy import Feature
 from xsshpy.ssh.known_hosts import order_host_key_algorithms
 from xsshpy.ssh.known_hosts_file import load_known_hosts
@@ -124,9 +124,7 @@ async def _handshake(
     )
     for path, reason in known.unreadable:
         console.debug(1, f"load_hostkeys: fopen {path}: {reason}")
-    address = None
-    if transport is not None and transport.process is None:
-        address = str(transport.socket.getpeername()[0])
+    address = transport.address if transport is not None else None
     verifier = HostKeyVerifier(settings, console, known, address)
     login = Login(settings, console, lambda: Feature.PASSWORD not in verifier.disabled)
     name = verifier.names.record_name
@@ -166,12 +164,7 @@ async def _attach(
             settings.port,
         )
     except asyncssh.ChannelOpenError as error:
-        host, port = settings.hostname, settings.port
-        raise ConnectError(
-            f"channel 0: open failed: connect failed: {error.reason}",
-            evidence=(f"xssh: {carrier.settings.host} could not connect to {host} port {port}",),
-            remedy=f"see that {host} can be reached from {carrier.settings.host}",
-        ) from None
+        raise explain_refused_jump(error, settings, carrier.settings) from None
     assert isinstance(session, ClientConnection)
     return session
 

@@ -19,10 +19,13 @@ from typing import AnyStr, Protocol
 
 import asyncssh
 from asyncssh.channel import SSHChannel, SSHTCPChannel, SSHX11Channel
-from asyncssh.constants import MSG_DISCONNECT, MSG_USERAUTH_FAILURE
+from asyncssh.constants import MSG_DISCONNECT, MSG_KEXINIT, MSG_USERAUTH_FAILURE
 from asyncssh.packet import SSHPacket
 
 from xsshpy.errors import HostKeyError
+
+_FIRST_WORDS = 256
+"""Bytes of what a server says first that are kept: they show what it is, if it is not SSH."""
 
 # Python prints warnings of loggers that nobody configured: stderr is for xssh's own messages.
 logging.getLogger("asyncssh").addHandler(logging.NullHandler())
@@ -104,6 +107,7 @@ class ClientConnection(asyncssh.SSHClientConnection):
         self._question: asyncio.Task[None] | None = None
         self._held_up = False
         self.offered_methods: tuple[str, ...] = ()
+        self.first_words = b""
         self.farewell: tuple[int, str] | None = None
         self.failure: HostKeyError | None = None
         self.accept_x11: Callable[[], Awaitable[X11Client]] | None = None
@@ -171,6 +175,29 @@ class ClientConnection(asyncssh.SSHClientConnection):
         self.offered_methods = tuple(name.decode("ascii", "replace") for name in names)
         self._process_userauth_failure(pkttype, pktid, packet)
 
+    def data_received(self, data: bytes, datatype: int | None = None) -> None:
+        """Take what the server sends; before its version line there may only be text."""
+        if len(self.first_words) < _FIRST_WORDS:
+            self.first_words = (self.first_words + data)[:_FIRST_WORDS]
+            if b"\0" in self.first_words.partition(b"SSH-")[0]:
+                words = "banner line contains invalid characters"
+                self._force_close(asyncssh.ProtocolError(words))
+                return
+        super().data_received(data, datatype)
+
+    async def _note_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        """See that there is a host key that both sides can use; asyncssh leaves that out."""
+        offer = SSHPacket(packet.get_remaining_payload())
+        offer.get_bytes(16)
+        offer.get_namelist()
+        theirs: Sequence[bytes] = offer.get_namelist()
+        if not set(theirs) & set(self._server_host_key_algs or theirs):
+            received = b",".join(theirs).decode("ascii", "replace")
+            raise asyncssh.KeyExchangeFailed(
+                f"No matching host key algorithm found, sent none of them and received {received}"
+            )
+        await self._process_kexinit(pkttype, pktid, packet)
+
     def _note_disconnect(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         remaining = SSHPacket(packet.get_remaining_payload())
         code, reason = remaining.get_uint32(), remaining.get_string()
@@ -179,6 +206,7 @@ class ClientConnection(asyncssh.SSHClientConnection):
 
     _packet_handlers = {  # noqa: RUF012  (asyncssh declares it so)
         **asyncssh.SSHClientConnection._packet_handlers,
+        MSG_KEXINIT: _note_kexinit,
         MSG_DISCONNECT: _note_disconnect,
         MSG_USERAUTH_FAILURE: _note_userauth_failure,
     }

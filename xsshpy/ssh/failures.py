@@ -43,28 +43,93 @@ def explain_failure(
         )
     if isinstance(error, asyncssh.KeyExchangeFailed):
         return ConnectError(_negotiation_words(str(error), where), remedy=doctor)
+    if not connection.get_extra_info("server_version"):
+        return _explain_no_banner(error, settings, connection, where)
     if isinstance(error, HandshakeTimeoutError):
         return ConnectError(
-            f"Connection timed out during banner exchange\nConnection to {where} timed out",
-            remedy=f"see that {settings.hostname} port {settings.port} is an SSH server",
+            f"xssh: the key exchange came to a halt\nConnection to {where} timed out",
+            remedy=_server_remedy(settings),
         )
-    has_banner = bool(connection.get_extra_info("server_version"))
+    if isinstance(error, ConnectionResetError) and address:
+        return ConnectError(f"Connection reset by {where}", remedy=_server_remedy(settings))
     if isinstance(error, (asyncssh.ConnectionLost, ConnectionError, OSError)):
-        stage = "kex_exchange_identification: " if not has_banner else ""
-        return ConnectError(
-            f"{stage}Connection closed by remote host\nConnection closed by {where}"
-            if stage
-            else f"Connection closed by {where}",
-            remedy=f"look at the log of the SSH server on {settings.hostname}; {doctor}",
-        )
-    if isinstance(error, asyncssh.DisconnectError):
-        reason = str(error.reason)
-        if not has_banner:
-            return ConnectError(
-                f"kex_exchange_identification: {reason}\nConnection to {where} failed",
-                remedy=f"see that {settings.hostname} port {settings.port} is an SSH server",
-            )
+        return ConnectError(f"Connection closed by {where}", remedy=_server_remedy(settings))
     return ConnectError(f"xssh: the connection to {where} failed: {error}", remedy=doctor)
+
+
+_BANNER_WORDS = {
+    "Banner line too long": "kex_exchange_identification: banner line too long",
+    "Version too long": "kex_exchange_identification: banner line too long",
+    "Too many banner lines": "kex_exchange_identification: No SSH version received in first 1024 "
+    "lines from server",
+    "Unsupported SSH version": "Protocol major versions differ: 2 vs. 1",
+}
+
+
+def _explain_no_banner(
+    error: Exception, settings: Settings, connection: ClientConnection, where: str
+) -> ConnectError:
+    """Say what came in place of an SSH server's first line."""
+    if isinstance(error, HandshakeTimeoutError):
+        message = f"Connection timed out during banner exchange\nConnection to {where} timed out"
+    elif isinstance(error, asyncssh.DisconnectError) and not isinstance(
+        error, asyncssh.ConnectionLost
+    ):
+        words = f"kex_exchange_identification: {error.reason}"
+        message = (
+            f"{_BANNER_WORDS.get(error.reason, words)}\n"
+            f"banner exchange: Connection to {where}: invalid format"
+        )
+    elif isinstance(error, ConnectionResetError) and not settings.proxy_command:
+        message = (
+            "kex_exchange_identification: read: Connection reset by peer\n"
+            f"Connection reset by {where}"
+        )
+    else:
+        message = (
+            "kex_exchange_identification: Connection closed by remote host\n"
+            f"Connection closed by {where}"
+        )
+    evidence: tuple[str, ...] = ()
+    said = connection.first_words.split(b"\n")[0].decode("utf-8", "replace").strip()
+    if said:
+        evidence = (f"xssh: it began with: {said[:_SHOWN_WORDS]}",)
+    remedy = _server_remedy(settings)
+    if said and not settings.proxy_command:
+        remedy = f"see that {settings.hostname} port {settings.port} is an SSH server"
+    return ConnectError(message, evidence=evidence, remedy=remedy)
+
+
+def explain_refused_jump(
+    error: asyncssh.ChannelOpenError, settings: Settings, jump: Settings
+) -> ConnectError:
+    """Say why a jump host did not pass the connection on."""
+    kind = _OPEN_FAILURES.get(error.code, "unknown reason")
+    remedy = f"see that {settings.hostname} can be reached from {jump.host}"
+    if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
+        remedy = f"`AllowTcpForwarding yes` in sshd_config on {jump.host}, or another jump host"
+    return ConnectError(
+        f"channel 0: open failed: {kind}: {error.reason}",
+        evidence=(
+            f"xssh: {jump.host} did not connect to {settings.hostname} port {settings.port}",
+        ),
+        remedy=remedy,
+    )
+
+
+_OPEN_FAILURES = {
+    asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED: "administratively prohibited",
+    asyncssh.OPEN_CONNECT_FAILED: "connect failed",
+    asyncssh.OPEN_UNKNOWN_CHANNEL_TYPE: "unknown channel type",
+    asyncssh.OPEN_RESOURCE_SHORTAGE: "resource shortage",
+}
+_SHOWN_WORDS = 78
+
+
+def _server_remedy(settings: Settings) -> str:
+    if settings.proxy_command:
+        return f"run the ProxyCommand for {settings.host} by hand and see what it says"
+    return f"look at the log of the SSH server on {settings.hostname}"
 
 
 _KINDS = {
@@ -97,4 +162,4 @@ def _login_remedy(settings: Settings, methods: Sequence[str]) -> str:
 def _disconnect_remedy(reason: str, settings: Settings, methods: Sequence[str]) -> str:
     if "Too many authentication failures" in reason and "publickey" in methods:
         return f"-o IdentitiesOnly=yes with -i and the right key for {settings.host}"
-    return f"look at the log of the SSH server on {settings.hostname}"
+    return _server_remedy(settings)

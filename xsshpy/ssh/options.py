@@ -32,9 +32,11 @@ def choose_algorithms(
     able = {name.decode("ascii") for name in supported}
     chosen = [name for name in configured if name in able]
     if configured and not chosen:
+        # Kerberos' key exchange methods come first, and need more than a name in a list.
+        other = next((name for name in supported if not name.startswith(b"gss-")), b"")
         raise SettingsError(
             f"xssh: {keyword}: none of {','.join(configured)} is supported",
-            remedy=f"add one of {','.join(sorted(able))}",
+            remedy=f"allow another, such as {other.decode('ascii')}",
         )
     return chosen
 

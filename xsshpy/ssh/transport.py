@@ -23,9 +23,10 @@ _PROXY_GRACE = 2.0
 
 @dataclass
 class Transport:
-    """A connected socket, and the process behind it where there is one."""
+    """A connected socket, with the numeric address it leads to or the process behind it."""
 
     socket: socket.socket
+    address: str | None = None
     process: asyncio.subprocess.Process | None = None
 
     async def close(self) -> None:
@@ -36,7 +37,8 @@ class Transport:
             return
         for number in (signal.SIGHUP, signal.SIGKILL):
             try:
-                process.send_signal(number)
+                # Not send_signal(): it may reap the process, which asyncio's watcher then misses.
+                os.kill(process.pid, number)
                 await asyncio.wait_for(process.wait(), _PROXY_GRACE)
                 return
             except ProcessLookupError:
@@ -49,7 +51,7 @@ async def open_transport(settings: Settings, console: Console) -> Transport:
     """Connect as the settings say. Raises ConnectError."""
     if settings.proxy_command:
         return await _start_proxy_command(settings, console)
-    return Transport(await _open_tcp(settings, console))
+    return await _open_tcp(settings, console)
 
 
 async def _start_proxy_command(settings: Settings, console: Console) -> Transport:
@@ -71,10 +73,10 @@ async def _start_proxy_command(settings: Settings, console: Console) -> Transpor
     finally:
         theirs.close()
     ours.setblocking(False)
-    return Transport(ours, process)
+    return Transport(ours, process=process)
 
 
-async def _open_tcp(settings: Settings, console: Console) -> socket.socket:
+async def _open_tcp(settings: Settings, console: Console) -> Transport:
     loop = asyncio.get_running_loop()
     addresses = await _resolve(settings)
     deadline = loop.time() + settings.connect_timeout if settings.connect_timeout else None
@@ -88,13 +90,15 @@ async def _open_tcp(settings: Settings, console: Console) -> socket.socket:
                 1, f"Connecting to {settings.hostname} [{address.numeric}] port {settings.port}."
             )
             try:
-                return await _connect_one(settings, address, deadline)
+                connected = await _connect_one(settings, address, deadline)
             except OSError as error:
                 failure = error
                 console.debug(
                     1,
                     f"connect to address {address.numeric} port {settings.port}: {_reason(error)}",
                 )
+            else:
+                return Transport(connected, address.numeric)
     host, port = settings.hostname, settings.port
     raise ConnectError(
         f"ssh: connect to host {host} port {port}: {_reason(failure)}",
