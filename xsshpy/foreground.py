@@ -96,8 +96,7 @@ class Attendance:
                     raise
                 self._process.end()
         finally:
-            self._terminal.leave()
-            self._console.raw = False
+            self._leave_raw_mode()
             self._release_signals()
             if self._null >= 0:
                 os.close(self._null)
@@ -105,7 +104,13 @@ class Attendance:
     async def _wait(self, linger: Callable[[], Awaitable[None]]) -> None:
         await self._process.closed.wait()
         await self._process.drain()
+        # No process is left to take keys: Ctrl-C must end the wait for its windows, as in ssh.
+        self._leave_raw_mode()
         await linger()
+
+    def _leave_raw_mode(self) -> None:
+        self._terminal.leave()
+        self._console.raw = False
 
     def _input_pump(self) -> InputPump:
         descriptor = self._null if self._streams.null_input else STDIN
