@@ -501,7 +501,9 @@ def test_x_server_that_vanishes(make_xvfb: Callable[..., Xvfb], remote: Remote) 
         server.kill()
         done = session.wait(10)
     assert (done.status, done.stdout) == (4, b"ended\nstatus=1\n")
-    assert "xssh: X11 connection failed: local X server: " in done.stderr
+    (notice,) = [line for line in done.stderr.splitlines() if "connection failed" in line]
+    where = f"cannot open display {server.display}: no X server"
+    assert notice.startswith(f"xssh: X11 connection failed: local X server: {where}")
     assert "Traceback" not in done.stderr
 
 
@@ -560,6 +562,21 @@ def test_interrupt_ends_the_wait_for_windows_of_a_shell(
     assert terminal.wait(5) == 255
     assert terminal.is_restored
     screen.wait_until_gone(window)
+
+
+@pytest.mark.parametrize("trust", TRUST)
+def test_escape_ends_shell_and_windows(
+    trust: str, remote: Remote, screen: Screen, spawn_in_pty: Callable[..., Terminal]
+) -> None:
+    argv = [*xssh_command(), *remote.home.arguments, *TRUST[trust], "server"]
+    terminal = spawn_in_pty(argv, env=remote.environment)
+    terminal.write("xterm -T open -e cat &\n")
+    window = screen.find_window("open")
+    terminal.write("\r~.")
+    assert terminal.wait(5) == 255
+    assert terminal.is_restored
+    screen.wait_until_gone(window)
+    remote.server.wait_until_idle()
 
 
 def test_nothing_is_left_on_the_server(remote: Remote) -> None:

@@ -479,7 +479,8 @@ def describe_failure(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, XsshError):
-        return error.message.partition("\n")[0]
+        # The line that this becomes part of says already who speaks, and of what.
+        return error.message.partition("\n")[0].removeprefix("xssh: X11: ")
     return str(error).partition("\n")[0] or type(error).__name__
 
 
