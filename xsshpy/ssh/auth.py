@@ -39,8 +39,17 @@ class Login(asyncssh.SSHClient):
         self._password_attempts = 0
         self._interactive_attempts = 0
         self._was_asked = False
+        self._connection: asyncssh.SSHClientConnection | None = None
         self._shown_host = settings.host_key_alias or settings.hostname
         self.remote_messages: list[str] = []
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        """Remember whom this is about."""
+        self._connection = conn
+
+    def _server_version(self) -> str:
+        line = "" if self._connection is None else self._connection.get_extra_info("server_version")
+        return str(line or "").removeprefix("SSH-2.0-")
 
     def auth_banner_received(self, msg: str, lang: str) -> None:
         """Show the server's banner (RFC 4252 §5.4), made harmless."""
@@ -54,7 +63,7 @@ class Login(asyncssh.SSHClient):
     async def public_key_auth_requested(self) -> list[asyncssh.SSHKeyPair] | None:
         """Return the next key to offer, or None when there is none left."""
         if self._keys is None:
-            self._keys = self._ring.keys()
+            self._keys = self._ring.keys(self._server_version())
         async for pair in self._keys:
             self._console.debug(1, f"Offering public key: {pair.get_algorithm()}")
             return [pair]
@@ -73,7 +82,7 @@ class Login(asyncssh.SSHClient):
         if self._password_attempts:
             self._console.error("Permission denied, please try again.")
         self._password_attempts += 1
-        user, host = self._settings.user[:30], self._shown_host[:128]
+        user, host = self._settings.user, self._shown_host
         password = await self._console.ask_secret(f"{user}@{host}'s password: ")
         return None if password is None else _Secret(password)
 

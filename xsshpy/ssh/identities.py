@@ -13,6 +13,7 @@ import binascii
 import contextlib
 import errno
 import os
+import re
 import stat
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ _OPENSSH_MAGIC = b"openssh-key-v1\0"
 _RSA = b"ssh-rsa"
 _RSA_SIGNATURES = (b"rsa-sha2-512", b"rsa-sha2-256", _RSA)
 _CERTIFICATE_SUFFIX = b"-cert-v01@openssh.com"
+_RSA_CERTIFICATE = _RSA + _CERTIFICATE_SUFFIX
+_OLD_CERTIFICATES = re.compile(r"OpenSSH_7\.[0-7]")
+"""Servers that know RSA certificates by one name only, whatever the signature (compat.c)."""
 _UNPROTECTED = "@" * 59
 
 
@@ -203,11 +207,9 @@ class KeyUnlocker:
                 return await loop.run_in_executor(
                     None, asyncssh.import_private_key, data, passphrase
                 )
-            except asyncssh.KeyEncryptionError:
+            except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError):
+                # What a wrong passphrase makes of a PEM file is no key either.
                 self._console.debug(2, "bad passphrase given, try again...")
-            except asyncssh.KeyImportError as error:
-                self._console.error(f'Load key "{path}": {error}')
-                return None
         return None
 
 
@@ -297,8 +299,11 @@ class KeyRing:
         self._unlock = KeyUnlocker(settings, console)
         self._agent: asyncssh.SSHAgentClient | None = None
 
-    async def keys(self) -> AsyncIterator[asyncssh.SSHKeyPair]:
-        """Yield the key pairs one after another, asking for a passphrase only on the way."""
+    async def keys(self, server_version: str) -> AsyncIterator[asyncssh.SSHKeyPair]:
+        """Yield the key pairs one after another, asking for a passphrase only on the way.
+
+        ``server_version`` is the server's first line, without ``SSH-2.0-``.
+        """
         async for pair in self._all_keys():
             accepted = self._settings.pubkey_accepted_algorithms
             signatures = signature_algorithms(pair.algorithm, accepted)
@@ -306,6 +311,9 @@ class KeyRing:
                 self._console.debug(1, "Skipping key: not in PubkeyAcceptedAlgorithms")
                 continue
             pair.sig_algorithms = signatures
+            if pair.algorithm == _RSA_CERTIFICATE and not _OLD_CERTIFICATES.match(server_version):
+                pair.sig_algorithms = signatures[:1]
+                pair.algorithm = signatures[0] + _CERTIFICATE_SUFFIX
             if _RSA not in signatures:
                 # For a server that does not say which of RSA's signatures it knows.
                 pair.set_sig_algorithm(signatures[0])
