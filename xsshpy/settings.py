@@ -197,6 +197,8 @@ def parse_settings(text: str, host: str, environ: Mapping[str, str]) -> Settings
     """
     keywords = parse_keywords(text)
     read = _Reader(keywords)
+    # ssh -G has expanded RemoteCommand, UserKnownHostsFile, IdentityAgent and ForwardAgent, but
+    # not IdentityFile, CertificateFile, LocalCommand and ProxyCommand.
     expand = _path_expander(read, host, environ)
     jump = read.optional("proxyjump")
     rekey = [*read.text("rekeylimit").split(), "0", "0"][:2]
@@ -229,7 +231,7 @@ def parse_settings(text: str, host: str, environ: Mapping[str, str]) -> Settings
         rekey_seconds=int(rekey[1]) if rekey[1].isdecimal() else 0,
         strict_host_key_checking=read.text("stricthostkeychecking", "ask").lower(),
         host_key_alias=read.optional("hostkeyalias"),
-        user_known_hosts_files=tuple(map(expand, read.paths("userknownhostsfile"))),
+        user_known_hosts_files=tuple(map(_expand_home, read.paths("userknownhostsfile"))),
         global_known_hosts_files=read.paths("globalknownhostsfile"),
         hash_known_hosts=read.flag("hashknownhosts"),
         check_host_ip=read.flag("checkhostip"),
@@ -243,14 +245,12 @@ def parse_settings(text: str, host: str, environ: Mapping[str, str]) -> Settings
         identity_files=tuple(map(expand, read.each("identityfile"))),
         certificate_files=tuple(map(expand, read.each("certificatefile"))),
         identities_only=read.flag("identitiesonly"),
-        identity_agent=_agent_path(read.text("identityagent", "SSH_AUTH_SOCK"), expand, environ),
+        identity_agent=_agent_path(read.text("identityagent", "SSH_AUTH_SOCK"), environ),
         request_tty=read.text("requesttty", "auto").lower(),
         escape_char=read.text("escapechar", "~"),
         log_level=_log_level(read.text("loglevel", "INFO")),
         stdin_null=read.flag("stdinnull"),
-        remote_command=expand_tokens(
-            read.optional("remotecommand"), _tokens(read, host), "RemoteCommand"
-        ),
+        remote_command=read.optional("remotecommand"),
         local_command=expand_tokens(
             read.optional("localcommand"), _tokens(read, host), "LocalCommand"
         )
@@ -259,7 +259,7 @@ def parse_settings(text: str, host: str, environ: Mapping[str, str]) -> Settings
         session_type=read.text("sessiontype", "default"),
         send_env=tuple(pattern for line in read.each("sendenv") for pattern in line.split()),
         set_env=_set_env(read.each("setenv")),
-        forward_agent=_forward_agent(read.text("forwardagent", "no"), expand, environ),
+        forward_agent=_forward_agent(read.text("forwardagent", "no"), environ),
         forward_x11=read.flag("forwardx11"),
         forward_x11_trusted=read.flag("forwardx11trusted"),
         forward_x11_timeout=read.number("forwardx11timeout", 1200),
@@ -281,7 +281,7 @@ def _log_level(name: str) -> str:
     return "QUIET" if name.upper() == "SILENT" else name
 
 
-def _agent_path(value: str, expand: Callable[[str], str], environ: Mapping[str, str]) -> str:
+def _agent_path(value: str, environ: Mapping[str, str]) -> str:
     """IdentityAgent: a path, ``none``, ``SSH_AUTH_SOCK``, or ``$VARIABLE`` (ssh_config(5))."""
     if value.lower() == "none":
         return ""
@@ -289,16 +289,16 @@ def _agent_path(value: str, expand: Callable[[str], str], environ: Mapping[str, 
         return environ.get("SSH_AUTH_SOCK", "")
     if re.fullmatch(r"\$\w+", value):
         return environ.get(value[1:], "")
-    return expand(value)
+    return _expand_home(value)
 
 
-def _forward_agent(value: str, expand: Callable[[str], str], environ: Mapping[str, str]) -> str:
+def _forward_agent(value: str, environ: Mapping[str, str]) -> str:
     """ForwardAgent as the path of the agent's socket; empty where nothing is forwarded."""
     if value.lower() in ("no", "false", "none"):
         return ""
     if value.lower() in ("yes", "true"):
         return environ.get("SSH_AUTH_SOCK", "")
-    return _agent_path(value, expand, environ)
+    return _agent_path(value, environ)
 
 
 def home_directory() -> str:
@@ -366,12 +366,15 @@ def _path_expander(read: _Reader, host: str, environ: Mapping[str, str]) -> Call
             return value
 
         path = re.sub(r"\$\{(\w+)\}", variable, path)
-        path = expand_tokens(path, tokens, "path")
-        if path == "~" or path.startswith("~/"):
-            return home_directory() + path[1:]
-        return os.path.expanduser(path) if path.startswith("~") else path
+        return _expand_home(expand_tokens(path, tokens, "path"))
 
     return expand
+
+
+def _expand_home(path: str) -> str:
+    if path == "~" or path.startswith("~/"):
+        return home_directory() + path[1:]
+    return os.path.expanduser(path) if path.startswith("~") else path
 
 
 def expand_proxy_command(settings: Settings) -> str:
@@ -477,25 +480,37 @@ async def read_x11_wish(invocation: Invocation, settings: Settings) -> X11Wish:
 
 
 async def _says_no_to_x11(invocation: Invocation) -> bool:
+    try:
+        answer, passes = await _read_x11_again(invocation, "Match all")
+        if passes > 1:
+            # What counts in the last reading alone (Match final) has to have its chance.
+            answer, _ = await _read_x11_again(invocation, "Match final all")
+    except (OSError, SettingsError):  # TimeoutError is an OSError
+        # Where the second reading fails, X11 stays off: never forward against the user's word.
+        return True
+    return answer == ("no",)
+
+
+async def _read_x11_again(invocation: Invocation, match: str) -> tuple[tuple[str, ...], int]:
+    """Return ForwardX11 where ``yes`` follows the user's files, and how often ssh read them."""
     chosen = invocation.value_of("F")
     if chosen is None:
         files = [os.path.join(home_directory(), ".ssh", "config"), "/etc/ssh/ssh_config"]
     else:
         files = [] if chosen == "none" else [os.path.abspath(chosen)]
     lines = [f'Include "{path}"' for path in files if os.path.exists(path)]
-    text = "\n".join([*lines, "Match all", "ForwardX11 yes", ""])
-    options = tuple((name, value) for name, value in invocation.ssh_options if name != "F")
+    text = "\n".join([*lines, match, "ForwardX11 yes", ""])
+    options = tuple((name, value) for name, value in invocation.ssh_options if name not in "Fq")
     with tempfile.NamedTemporaryFile("w", prefix="xssh-config-", suffix=".tmp") as config:
         config.write(text)
         config.flush()
         again = Invocation(
             destination=invocation.destination,
             command=invocation.command,
-            ssh_options=(("F", config.name), *options),
+            ssh_options=(("F", config.name), ("v", None), *options),
         )
-        try:
-            status, out, _ = await _run_ssh_g(_ssh_g_arguments(again))
-        except OSError:  # TimeoutError is one
-            return True
-    # Where the second reading fails, X11 stays off: never forward against the user's word.
-    return status != 0 or parse_keywords(out).get("forwardx11") == ("no",)
+        status, out, err = await _run_ssh_g(_ssh_g_arguments(again))
+    if status != 0:
+        raise SettingsError(err)
+    passes = 2 if "re-parsing configuration" in err else 1
+    return parse_keywords(out).get("forwardx11", ()), passes

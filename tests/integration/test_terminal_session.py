@@ -205,14 +205,12 @@ def test_interrupt_without_a_remote_terminal_ends_it(quiet_pair: Pair, spawn_in_
 
 
 def test_end_of_input_from_the_keyboard(quiet_pair: Pair, spawn_in_pty: Spawn) -> None:
-    for words in (
-        ["server", "cat; echo after; exit 2"],
-        ["-t", "server", "cat; echo after; exit 2"],
-    ):
+    command = "echo READY; cat; echo after; exit 2"
+    for words in (["server", command], ["-t", "server", command]):
         ends = []
         for program in PROGRAMS:
             with session(spawn_in_pty, quiet_pair, program, *words) as terminal:
-                time.sleep(0.2)
+                terminal.read_until("READY")
                 terminal.write("one\r")
                 terminal.read_until("one.*one")
                 terminal.write("\x04")
