@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import importlib
 import os
+import re
 import signal
 import traceback
 from collections.abc import Mapping
@@ -307,7 +308,10 @@ def _tell_x11(run: _Run, granted: bool) -> None:
 
 
 def _is_about_x11(text: str) -> bool:
-    return "x11" in text.lower() or "xauth" in text.lower()
+    # Not sshd's list of a key's options, which names x11-forwarding too.
+    return (
+        re.search(r"(?i)\bx11 forwarding\b|forward x11|\bxauth\b|\bx11 display\b", text) is not None
+    )
 
 
 def _x11_remedy(reason: str, host: str) -> str:

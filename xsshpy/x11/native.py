@@ -25,7 +25,7 @@ from xsshpy.x11.verify import DisplayProbe
 
 COOKIE_NAME = b"MIT-MAGIC-COOKIE-1"
 COOKIE_LENGTH = 16
-VERDICT_PATIENCE = 1.5
+VERDICT_PATIENCE = 3.0
 """Seconds from the start of the proof after which a session goes on without its verdict."""
 VERDICT_DEADLINE = 20.0
 """Seconds by which every proof has ended: XQuartz, started by it, takes up to twelve."""
@@ -98,7 +98,14 @@ class NativeForwarding:
         waited = asyncio.get_running_loop().time() - self._started
         patience = max(0.0, VERDICT_PATIENCE - waited)
         await asyncio.wait({self._access}, timeout=patience)
-        return not self._access.done() or isinstance(self._access.result(), Access)
+        if self._access.done():
+            return isinstance(self._access.result(), Access)
+        if not self._display.is_launchd:  # XQuartz, started by the proof, takes its time
+            self._report(
+                f"xssh: X11: display {self._display.name} has not answered yet; "
+                "try: see whether the X server hangs, or -x to do without it"
+            )
+        return True
 
     async def describe(self) -> str:
         """Return what is known of the local server, for -v; an empty string before the verdict."""
