@@ -75,13 +75,23 @@ def run(header, source):
     linecache.cache[name] = (len(text), None, text.splitlines(True), name)
     try:
         exec(compile(source, name, "exec", 0, True), namespace)
-    except Exception:
-        kind, value, trace = sys.exc_info()
-        if sys.excepthook is not sys.__excepthook__:
-            sys.excepthook(kind, value, trace.tb_next)
-        else:
-            traceback.print_exception(kind, value, trace.tb_next)
-        sys.exit(1)
+    except SystemExit:
+        raise
+    except BaseException:
+        # Python itself shows it and ends as it always does, with a signal after Ctrl-C.
+        hook = sys.excepthook
+
+        def show(kind, value, trace):  # type: ignore[no-untyped-def]
+            while trace is not None and trace.tb_frame.f_code.co_filename == "<string>":
+                trace = trace.tb_next
+            value = value.with_traceback(trace)
+            if hook is sys.__excepthook__:  # it would look for the source on the disk
+                traceback.print_exception(kind, value, trace)
+            else:
+                hook(kind, value, trace)
+
+        sys.excepthook = show
+        raise
 
 
 def main():
