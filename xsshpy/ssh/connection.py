@@ -24,6 +24,7 @@ from asyncssh.packet import SSHPacket
 
 from xsshpy.errors import HostKeyError
 
+_COOKIE_SIZE = 16
 _FIRST_WORDS = 256
 """Bytes of what a server says first that are kept: they show what it is, if it is not SSH."""
 
@@ -185,18 +186,23 @@ class ClientConnection(asyncssh.SSHClientConnection):
                 return
         super().data_received(data, datatype)
 
-    async def _note_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
-        """See that there is a host key that both sides can use; asyncssh leaves that out."""
+    def _note_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> Awaitable[None]:
+        """See at once that both sides have something in common (RFC 4253 §7.1).
+
+        asyncssh compares in a task of its own, which a server that hangs up meanwhile forestalls,
+        and does not compare the kinds of host keys.
+        """
         offer = SSHPacket(packet.get_remaining_payload())
-        offer.get_bytes(16)
-        offer.get_namelist()
-        theirs: Sequence[bytes] = offer.get_namelist()
-        if not set(theirs) & set(self._server_host_key_algs or theirs):
-            received = b",".join(theirs).decode("ascii", "replace")
-            raise asyncssh.KeyExchangeFailed(
-                f"No matching host key algorithm found, sent none of them and received {received}"
-            )
-        await self._process_kexinit(pkttype, pktid, packet)
+        offer.get_bytes(_COOKIE_SIZE)
+        lists: list[Sequence[bytes]] = [offer.get_namelist() for _ in range(6)]
+        kex, host_keys, *ciphers_and_macs = lists
+        self._choose_alg("key exchange", self._kex_algs, kex)
+        self._choose_alg("host key", self._server_host_key_algs or (), host_keys)
+        for ciphers, macs in zip(ciphers_and_macs[:2], ciphers_and_macs[2:], strict=True):
+            cipher = self._choose_alg("encryption", self._enc_algs, ciphers)
+            if b"gcm" not in cipher and b"poly1305" not in cipher:
+                self._choose_alg("MAC", self._mac_algs, macs)
+        return self._process_kexinit(pkttype, pktid, packet)
 
     def _note_disconnect(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         remaining = SSHPacket(packet.get_remaining_payload())
