@@ -74,7 +74,9 @@ async def connect(
             carrier = await _connect_jump(settings, invocation, console, environ, depth)
         else:
             transport = await open_transport(settings, console)
-        connection, login, verifier = await _handshake(settings, console, transport, carrier)
+        connection, login, verifier = await _handshake(
+            settings, console, transport, carrier, wants_x11=_may_want_x11(invocation, depth)
+        )
     except BaseException:
         if transport is not None:
             await transport.close()
@@ -112,8 +114,18 @@ def _jump_destination(text: str) -> str:
     return text if text.startswith("ssh://") else f"ssh://{text}"
 
 
+def _may_want_x11(invocation: Invocation, depth: int) -> bool:
+    """Tell whether X11 is to be forwarded over this connection, as far as is known by now."""
+    return depth == 0 and invocation.last_of("XYx") != "x"
+
+
 async def _handshake(
-    settings: Settings, console: Console, transport: Transport | None, carrier: Session | None
+    settings: Settings,
+    console: Console,
+    transport: Transport | None,
+    carrier: Session | None,
+    *,
+    wants_x11: bool,
 ) -> tuple[ClientConnection, Login, HostKeyVerifier]:
     loop = asyncio.get_running_loop()
     known = await loop.run_in_executor(
@@ -125,7 +137,7 @@ async def _handshake(
     for path, reason in known.unreadable:
         console.debug(1, f"load_hostkeys: fopen {path}: {reason}")
     address = transport.address if transport is not None else None
-    verifier = HostKeyVerifier(settings, console, known, address)
+    verifier = HostKeyVerifier(settings, console, known, address, wants_x11=wants_x11)
     login = Login(settings, console, lambda: Feature.PASSWORD not in verifier.disabled)
     name = verifier.names.record_name
     algorithms = order_host_key_algorithms(settings.host_key_algorithms, known, name)

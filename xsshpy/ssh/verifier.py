@@ -37,11 +37,18 @@ class HostKeyVerifier:
     """Judges the host keys of one connection by known_hosts and the settings."""
 
     def __init__(
-        self, settings: Settings, console: Console, known: KnownHosts, address: str | None
+        self,
+        settings: Settings,
+        console: Console,
+        known: KnownHosts,
+        address: str | None,
+        *,
+        wants_x11: bool,
     ) -> None:
         self._settings = settings
         self._console = console
         self._known = known
+        self._policy = host_key_policy(settings, wants_x11=wants_x11)
         self.names = host_names(settings, address)
         self.disabled: frozenset[Feature] = frozenset()
 
@@ -63,8 +70,7 @@ class HostKeyVerifier:
         self._console.debug(
             1, f"Server host key: {presented.algorithm} {plain.fingerprint('sha256')}"
         )
-        policy = host_key_policy(self._settings)
-        decision = decide_host_key(presented, self._known, self.names, policy, problem)
+        decision = decide_host_key(presented, self._known, self.names, self._policy, problem)
         if isinstance(decision, (Accept, AcceptUntrusted, Refuse)):
             for line in decision.lines:
                 self._say(line)
@@ -107,9 +113,9 @@ def host_names(settings: Settings, address: str | None) -> HostNames:
     return HostNames(settings.hostname, settings.port, address, settings.host_key_alias or None)
 
 
-def host_key_policy(settings: Settings) -> HostKeyPolicy:
+def host_key_policy(settings: Settings, *, wants_x11: bool) -> HostKeyPolicy:
     """Return what the settings say about host keys."""
-    enabled = {Feature.X11, Feature.UPDATE_HOST_KEYS}
+    enabled = {Feature.X11} if wants_x11 else set()
     if settings.password_authentication:
         enabled.add(Feature.PASSWORD)
     if settings.kbd_interactive_authentication:
