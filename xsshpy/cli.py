@@ -234,16 +234,25 @@ def parse_command_line(arguments: Sequence[str]) -> Invocation | None:
     return invocation
 
 
+def _silence_libraries() -> None:
+    """Keep what libraries say to their developers out of stderr: programs read it.
+
+    One warns of an old cipher that the server wants, another of a child that ended early.
+    """
+    import logging
+
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
 def main() -> int:
     """Run xssh with the process's own arguments and return the exit status."""
     try:
         invocation = parse_command_line(sys.argv[1:])
         if invocation is None:
             return 0
-        if not sys.warnoptions:
-            # The libraries' warnings are meant for us: one about an old cipher that the server
-            # wants must not land in the user's stderr.
-            warnings.simplefilter("ignore")
+        _silence_libraries()
         from xsshpy.run import run  # nothing slow is loaded before it is needed
 
         return run(invocation, os.environ)

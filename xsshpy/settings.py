@@ -8,10 +8,12 @@ only :func:`read_settings` and :func:`read_x11_wish` start a program.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
 import shlex
+import signal
 import socket
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -402,7 +404,10 @@ async def _run_ssh_g(arguments: Sequence[str]) -> tuple[int, str, str]:
     try:
         out, err = await asyncio.wait_for(process.communicate(), SSH_CONFIG_DEADLINE)
     except BaseException as error:
-        process.kill()
+        # Not process.kill(): it may collect the child's status, which asyncio then misses aloud.
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
         await process.wait()
         if isinstance(error, asyncio.TimeoutError):  # not the built-in one before Python 3.11
             raise TimeoutError from None
