@@ -26,7 +26,7 @@ from xsshpy.ssh.environment import (
     login_shell_command,
     wrap_command,
 )
-from xsshpy.terminal.streams import InputPump, OutputWriter
+from xsshpy.terminal.streams import InputPump, OutputOrder, OutputWriter
 from xsshpy.terminal.tty import TerminalSize
 
 RECEIVE_WINDOW = 4 << 20
@@ -213,6 +213,7 @@ class RemoteProcess(asyncssh.SSHClientSession[bytes]):
         self.error: Exception | None = None
         self.closed = asyncio.Event()
         self._blocked: set[int] = set()
+        self._order = OutputOrder()
         self._stdout = self._writer(stdout, self._stdout_broken)
         self._stderr = self._writer(stderr, self._stderr_broken)
         self._input: InputPump | None = None
@@ -223,6 +224,7 @@ class RemoteProcess(asyncssh.SSHClientSession[bytes]):
             pause=lambda: self._pause_output(descriptor),
             resume=lambda: self._resume_output(descriptor),
             broken=broken,
+            order=self._order,
         )
 
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:

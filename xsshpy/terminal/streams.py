@@ -21,6 +21,8 @@ READ_SIZE = 1 << 17
 """Bytes read at a time; several channel packets, few system calls."""
 HIGH_WATER = 4 << 20
 LOW_WATER = 1 << 20
+ORDER_PATIENCE = 0.05
+"""Seconds that one stream waits for what the other was given before; then that one is stuck."""
 
 
 class InputPump:
@@ -109,6 +111,37 @@ def _is_unpollable(descriptor: int) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISBLK(mode)
 
 
+class OutputOrder:
+    """Lets several writers put out their data in the order in which it came.
+
+    A terminal shows stdout and stderr together. A writer whose descriptor takes nothing holds the
+    others up for :data:`ORDER_PATIENCE` once, and no longer.
+    """
+
+    def __init__(self) -> None:
+        self.condition = threading.Condition()
+        self._writers: list[OutputWriter] = []
+        self._given = 0
+
+    def add(self, writer: OutputWriter) -> None:
+        """Take one more writer in."""
+        self._writers.append(writer)
+
+    def next_number(self) -> int:
+        """Return the place of what is written next. Call with the condition held."""
+        self._given += 1
+        return self._given
+
+    def oldest_elsewhere(self, writer: OutputWriter) -> tuple[int, OutputWriter] | None:
+        """Return what the others have not yet put out, the first of it, and who has it."""
+        found = [
+            (other.oldest, other)
+            for other in self._writers
+            if other is not writer and other.oldest and not other.stuck
+        ]
+        return min(found, key=lambda pair: pair[0]) if found else None
+
+
 class OutputWriter:
     """Writes to a descriptor from a thread of its own, in order, reporting back to the loop."""
 
@@ -119,14 +152,19 @@ class OutputWriter:
         pause: Callable[[], None],
         resume: Callable[[], None],
         broken: Callable[[OSError], None],
+        order: OutputOrder | None = None,
     ) -> None:
         self.descriptor = descriptor
+        self.stuck = False
         self._pause = pause
         self._resume = resume
         self._broken = broken
         self._loop = asyncio.get_running_loop()
-        self._condition = threading.Condition()
-        self._queue: deque[bytes] = deque()
+        self._order = order or OutputOrder()
+        self._order.add(self)
+        self._condition = self._order.condition
+        self._queue: deque[tuple[int, bytes]] = deque()
+        self._writing = 0
         self._waiting = 0
         self._paused = False
         self._closing = False
@@ -134,16 +172,21 @@ class OutputWriter:
         self._drained = asyncio.Event()
         self._thread: threading.Thread | None = None
 
+    @property
+    def oldest(self) -> int:
+        """The place of the first data not yet put out; 0 where there is none."""
+        return self._writing or (self._queue[0][0] if self._queue else 0)
+
     def write(self, data: bytes) -> None:
         """Add to the queue; returns at once."""
         with self._condition:
             if self._failed or self._closing:
                 return
-            self._queue.append(data)
+            self._queue.append((self._order.next_number(), data))
             self._waiting += len(data)
             over = self._waiting > HIGH_WATER and not self._paused
             self._paused = self._paused or over
-            self._condition.notify()
+            self._condition.notify_all()
         if self._thread is None:
             # A daemon: a reader that never reads again must not keep the program from ending.
             self._thread = threading.Thread(target=self._work, name="output", daemon=True)
@@ -157,21 +200,20 @@ class OutputWriter:
             return
         with self._condition:
             self._closing = True
-            self._condition.notify()
+            self._condition.notify_all()
         await self._drained.wait()
         self._thread.join(1.0)
 
     def _work(self) -> None:
         while True:
             with self._condition:
-                while not self._queue and not self._closing:
-                    self._condition.wait()
-                if not self._queue:
-                    break
-                batch = list(self._queue)
-                self._queue.clear()
+                batch = self._take_batch()
+            if not batch:
+                break
             error = _write_all(self.descriptor, batch)
             with self._condition:
+                self._writing = 0
+                self.stuck = False
                 self._waiting -= sum(map(len, batch))
                 under = self._paused and self._waiting < LOW_WATER
                 if under:
@@ -179,12 +221,40 @@ class OutputWriter:
                 if error is not None:
                     self._failed = True
                     self._queue.clear()
+                self._condition.notify_all()
             if error is not None:
                 self._tell(self._broken, error)
                 break
             if under:
                 self._tell(self._resume)
         self._tell(self._drained.set)
+
+    def _take_batch(self) -> list[bytes]:
+        """Wait for data whose turn it is, and take it; nothing at the end."""
+        while not self._queue and not self._closing:
+            self._condition.wait()
+        if not self._queue:
+            return []
+        limit = self._wait_for_turn()
+        self._writing = self._queue[0][0]
+        batch = []
+        while self._queue and (limit is None or self._queue[0][0] < limit):
+            batch.append(self._queue.popleft()[1])
+        return batch
+
+    def _wait_for_turn(self) -> int | None:
+        """Let the others put out what came before; return where our turn ends, if it does."""
+        while True:
+            before = self._order.oldest_elsewhere(self)
+            if before is None:
+                return None
+            number, other = before
+            if number > self._queue[0][0]:
+                return number
+            other.stuck = not self._wait_for_progress(other, number)
+
+    def _wait_for_progress(self, other: OutputWriter, number: int) -> bool:
+        return self._condition.wait_for(lambda: other.oldest != number, ORDER_PATIENCE)
 
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
         try:
