@@ -343,32 +343,33 @@ def local_user() -> str:
 
 def expand_tokens(text: str, tokens: Mapping[str, str], keyword: str) -> str:
     """Replace ``%x`` tokens. Raises SettingsError for one that ``keyword`` does not have."""
+    return re.sub(r"%(.?)", lambda m: _token(m.group(1), tokens, keyword), text, flags=re.DOTALL)
 
-    def replace(match: re.Match[str]) -> str:
-        token = match.group(1)
-        if token not in tokens:
-            raise SettingsError(f"xssh: {keyword}: unknown key %{token}")
-        return tokens[token]
 
-    return re.sub(r"%(.?)", replace, text, flags=re.DOTALL)
+def _token(name: str, tokens: Mapping[str, str], keyword: str) -> str:
+    if name not in tokens:
+        raise SettingsError(f"xssh: {keyword}: unknown key %{name}")
+    return tokens[name]
 
 
 def _path_expander(read: _Reader, host: str, environ: Mapping[str, str]) -> Callable[[str], str]:
     tokens = _tokens(read, host)
 
     def expand(path: str) -> str:
-        def variable(match: re.Match[str]) -> str:
-            value = environ.get(match.group(1))
-            if value is None:
+        def replace(match: re.Match[str]) -> str:
+            name = match.group(1)
+            if name is None:
+                return _token(match.group(2), tokens, "path")
+            if name not in environ:
                 raise SettingsError(
-                    f"xssh: the configuration names ${{{match.group(1)}}}, which is not set",
+                    f"xssh: the configuration names ${{{name}}}, which is not set",
                     evidence=(f"  in: {path}",),
-                    remedy=f"export {match.group(1)}=… or change that path in ssh_config",
+                    remedy=f"export {name}=… or change that path in ssh_config",
                 )
-            return value
+            return environ[name]
 
-        path = re.sub(r"\$\{(\w+)\}", variable, path)
-        return _expand_home(expand_tokens(path, tokens, "path"))
+        # In one go: what a variable holds is no place for tokens.
+        return _expand_home(re.sub(r"\$\{(\w+)\}|%(.?)", replace, path, flags=re.DOTALL))
 
     return expand
 

@@ -99,10 +99,13 @@ class DeferredKeyPair(asyncssh.SSHKeyPair):
 def read_key_file(path: str) -> bytes:
     """Read a key file, with a limit. Raises OSError; a FIFO or device is not waited for."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
-        return file.read(KEY_FILE_LIMIT)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(KEY_FILE_LIMIT)
+    finally:
+        os.close(descriptor)
 
 
 def parse_public_half(data: bytes) -> asyncssh.SSHKey | None:
