@@ -66,12 +66,15 @@ def test_an_encrypted_pem_file_tells_nothing(directory: Path, tmp_path: Path) ->
 
 
 @given(data=st.binary(max_size=400))
+@settings(deadline=None)
 def test_what_is_no_key_has_no_public_half(data: bytes) -> None:
     assert parse_public_half(data) is None
 
 
 @given(data=st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
+)
 def test_a_damaged_key_is_a_key_or_none(directory: Path, data: st.DataObject) -> None:
     """No other exception may come out of a file that something has damaged."""
     name = data.draw(st.sampled_from(["ed25519", "rsa-PEM", "rsa-PKCS8", "ecdsa.pub"]))
