@@ -394,18 +394,23 @@ async def _run_ssh_g(arguments: Sequence[str]) -> tuple[int, str, str]:
     # It takes 50 ms to import: help and usage errors do without, and need this module's types.
     import asyncio
 
-    process = await asyncio.create_subprocess_exec(
-        "ssh",
-        "-G",
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+    # Shielded: a start that is broken off half way collects the child's status, and asyncio, which
+    # then misses it, says so aloud. Process.kill() may do the same.
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            "ssh",
+            "-G",
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
     )
     try:
+        process = await asyncio.shield(starting)
         out, err = await asyncio.wait_for(process.communicate(), SSH_CONFIG_DEADLINE)
     except BaseException as error:
-        # Not process.kill(): it may collect the child's status, which asyncio then misses aloud.
+        process = await starting
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)

@@ -36,9 +36,11 @@ def look():
     descriptors = {{}}
     for name in os.listdir("/proc/self/fd"):
         try:
-            descriptors[int(name)] = os.readlink("/proc/self/fd/" + name)
+            target = os.readlink("/proc/self/fd/" + name)
         except OSError:
-            pass  # that of the listing
+            continue  # that of the listing
+        if not os.path.basename(target) in ("passwd", "group"):  # libnss_wrapper keeps them open
+            descriptors[int(name)] = target
     with open(f"/proc/self/task/{{os.getpid()}}/children") as children:
         return len(descriptors), children.read().split(), threading.active_count(), descriptors
 

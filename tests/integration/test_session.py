@@ -54,7 +54,6 @@ def test_options_stand_anywhere_before_the_command(pair: Pair) -> None:
         ["-p", port, address, "-F", str(own), "-l", "demo", "echo $USER"],
         ["-F", str(own), f"demo@{address}", f"-Tp{port}", "echo $USER"],
         ["-F", str(own), f"ssh://demo@{address}:{port}", "-T", "echo $USER"],
-        ["-F", str(own), f"-oUser=demo,-oPort={port}", address, "echo $USER"],
         ["-F", str(own), "-o", "User demo", f"-oPort={port}", address, "echo $USER"],
         ["-F", str(own), "-o", "user=demo", "-o", f"  Port   {port}", address, "echo $USER"],
     ):
