@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import signal
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -144,11 +145,16 @@ def _settle(ready: asyncio.Future[None]) -> None:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
+    _signal(process, signal.SIGTERM)
     try:
         await asyncio.wait_for(process.wait(), _KILL_AFTER)
     except (asyncio.TimeoutError, asyncio.CancelledError):
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        _signal(process, signal.SIGKILL)
         await process.wait()
+
+
+def _signal(process: asyncio.subprocess.Process, number: int) -> None:
+    # Not Process.kill(): it may reap the process, which asyncio's watcher then misses aloud.
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)

@@ -324,17 +324,14 @@ def _x11_remedy(reason: str, host: str) -> str:
 
 def _conclude(run: _Run, process: RemoteProcess, attendance: Attendance, streams: Streams) -> int:
     """Say how it ended where ssh does, and return the exit status."""
-    name, console = run.settings.host, run.console
-    if attendance.disconnected:
-        if streams.pty:
-            console.notice(f"Connection to {name} closed.")
+    name, console = run.settings.hostname, run.console
+    if process.error is not None and "keepalive" in str(process.error):
+        console.error(f"Timeout, server {name} not responding.")
         return EXIT_FAILURE
-    if process.error is not None:
-        lost = str(process.error)
-        if "keepalive" in lost:
-            console.error(f"Timeout, server {name} not responding.")
-        else:
-            console.notice(f"Connection to {name} closed by remote host.")
+    if process.error is not None and not attendance.disconnected:
+        console.notice(f"Connection to {name} closed by remote host.")
     if streams.pty:
         console.notice(f"Connection to {name} closed.")
-    return process.exit_status if process.exit_status is not None else EXIT_FAILURE
+    if attendance.disconnected or process.exit_status is None:
+        return EXIT_FAILURE
+    return process.exit_status

@@ -18,7 +18,7 @@ from asyncssh.constants import EXTENDED_DATA_STDERR
 from asyncssh.packet import Boolean, Byte, String, UInt32
 
 from xsshpy.console import Console
-from xsshpy.errors import SessionError
+from xsshpy.errors import ConnectError, SessionError
 from xsshpy.ssh.connection import ClientConnection
 from xsshpy.ssh.environment import (
     BACKEND_VARIABLE,
@@ -95,9 +95,15 @@ class SessionChannel(asyncssh.SSHClientChannel[bytes]):
 
         Raises SessionError where the server refuses the channel, the pty or the command.
         """
+        connection = self.get_connection()
         try:
             packet = await self._open(b"session")
         except asyncssh.ChannelOpenError as error:
+            if connection.is_closed():
+                raise ConnectError(
+                    "xssh: the server closed the connection after the login",
+                    remedy="look at the server's log; its account or its disk may be the reason",
+                ) from None
             raise SessionError(
                 f"xssh: the server opened no session: {error.reason}",
                 remedy="a server with MaxSessions or a restricted key may refuse shells",

@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -318,8 +319,9 @@ async def _ask(process: Process, request: Request) -> bytes:
 
 async def _kill(process: Process) -> None:
     if process.returncode is None:
+        # Not Process.kill(): it may reap the child, which asyncio's watcher then misses aloud.
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            os.kill(process.pid, signal.SIGKILL)
     with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
         await asyncio.wait_for(process.wait(), _KILLED)
 
