@@ -27,12 +27,13 @@ PROCESSES = 2
 SINGLE_SESSIONS = 40
 
 LOOP = """
-import os, sys, threading
+import gc, os, sys, threading
 sys.path.insert(0, {root!r})
 from xsshpy.cli import parse_command_line
 from xsshpy.run import run
 
 def look():
+    gc.collect()
     descriptors = {{}}
     for name in os.listdir("/proc/self/fd"):
         try:
