@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import errno
 import os
-import signal
 import shutil
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 

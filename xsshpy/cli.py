@@ -75,10 +75,10 @@ def split_ssh_arguments(
         word = words[0]
         if word == "--":
             del words[0]
-            if destination or not words:
-                break
-            destination = words.pop(0)
-        elif word.startswith("--"):
+            if not destination and words:
+                destination = words.pop(0)
+            break  # what follows is the command, dashes and all
+        if word.startswith("--"):
             long_options.append(words.pop(0))
             if "=" not in word and word in _LONG_OPTIONS_WITH_VALUE:
                 if not words:

@@ -184,6 +184,11 @@ class Console:
         async with self._my_turn():
             return await self._ask_now(_question(prompt), echo=echo)
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether the user is being asked something at this moment."""
+        return self._turn is not None and self._turn.locked()
+
     def _my_turn(self) -> asyncio.Lock:
         # asyncio takes 50 ms to import: only a run that asks pays for it.
         import asyncio

@@ -59,18 +59,21 @@ def run(invocation: Invocation, environ: Mapping[str, str]) -> int:
     Ends the process by the signal itself where one came before the session, as ssh does.
     """
     sanitise_standard_descriptors()
+    script = _read_script(invocation)
     try:
-        return asyncio.run(_run_until_signal(invocation, environ))
+        return asyncio.run(_run_until_signal(invocation, environ, script))
     except Interrupted as interrupted:
         signal.signal(interrupted.number, signal.SIG_DFL)
         os.kill(os.getpid(), interrupted.number)
         return 128 + interrupted.number
 
 
-async def _run_until_signal(invocation: Invocation, environ: Mapping[str, str]) -> int:
+async def _run_until_signal(
+    invocation: Invocation, environ: Mapping[str, str], script: bytes | None
+) -> int:
     """Run the story; a fatal signal cancels it, so that everything is put back on the way out."""
     loop = asyncio.get_running_loop()
-    story = asyncio.create_task(_tell(invocation, environ))
+    story = asyncio.create_task(_tell(invocation, environ, script))
     received: list[int] = []
 
     def stop(number: int) -> None:
@@ -88,13 +91,13 @@ async def _run_until_signal(invocation: Invocation, environ: Mapping[str, str]) 
         raise Interrupted(received[0]) from None
 
 
-async def _tell(invocation: Invocation, environ: Mapping[str, str]) -> int:
+async def _tell(invocation: Invocation, environ: Mapping[str, str], script: bytes | None) -> int:
     console = Console(environ=environ)
     asyncio.get_running_loop().set_exception_handler(
         lambda _, context: console.debug(1, f"event loop: {context.get('message')}")
     )
     try:
-        return await _tell_story(invocation, environ, console)
+        return await _tell_story(invocation, environ, console, script)
     except XsshError as error:
         console.report(error)
         return EXIT_FAILURE
@@ -107,9 +110,10 @@ async def _tell(invocation: Invocation, environ: Mapping[str, str]) -> int:
         return EXIT_FAILURE
 
 
-async def _tell_story(invocation: Invocation, environ: Mapping[str, str], console: Console) -> int:
+async def _tell_story(
+    invocation: Invocation, environ: Mapping[str, str], console: Console, script: bytes | None
+) -> int:
     loop = asyncio.get_running_loop()
-    script = await _read_script(invocation)
     loading = loop.run_in_executor(None, importlib.import_module, "xsshpy.ssh.connect")
     settings = await _settle_settings(invocation, environ, console)
     async with contextlib.AsyncExitStack() as stack:
@@ -120,7 +124,7 @@ async def _tell_story(invocation: Invocation, environ: Mapping[str, str], consol
 
         session = await connect(settings, invocation, console, environ)
         stack.push_async_callback(session.close)
-        await _run_local_command(settings)
+        await _run_local_command(settings, console)
         return await _run_session(
             _Run(invocation, settings, console, environ, session), await x11, script
         )
@@ -137,12 +141,13 @@ class _Run:
     session: Session
 
 
-async def _read_script(invocation: Invocation) -> bytes | None:
+def _read_script(invocation: Invocation) -> bytes | None:
+    """Read the script before there is an event loop: a FIFO may keep us waiting, until Ctrl-C."""
     if invocation.script is None:
         return None
     from xsshpy.ssh.script import read_script
 
-    return await asyncio.get_running_loop().run_in_executor(None, read_script, invocation.script)
+    return read_script(invocation.script)
 
 
 def _early_level(invocation: Invocation) -> LogLevel:
@@ -198,11 +203,16 @@ async def _close_x11(x11: asyncio.Task[NativeForwarding | None]) -> None:
         await forwarding.close()
 
 
-async def _run_local_command(settings: Settings) -> None:
+async def _run_local_command(settings: Settings, console: Console) -> None:
     """Run LocalCommand, as PermitLocalCommand allows, once the login is done (ssh_config(5))."""
     if settings.local_command:
         shell = os.environ.get("SHELL") or "/bin/sh"
-        process = await asyncio.create_subprocess_exec(shell, "-c", settings.local_command)
+        try:
+            process = await asyncio.create_subprocess_exec(shell, "-c", settings.local_command)
+        except OSError as error:
+            reason = error.strerror or error
+            console.error(f'Couldn\'t execute {shell} -c "{settings.local_command}": {reason}')
+            return
         await process.wait()
 
 
@@ -268,7 +278,7 @@ def _plan_session(
     x11 = None
     if forwarding is not None:
         x11 = X11Request(COOKIE_NAME, forwarding.cookie, forwarding.screen)
-    agent = bool(settings.forward_agent) and Feature.AGENT not in run.session.disabled
+    agent = "" if Feature.AGENT in run.session.disabled else settings.forward_agent
     return SessionPlan(
         command=command if script is None else loader_command(run.invocation.python),
         variables=variables,
@@ -277,6 +287,7 @@ def _plan_session(
         forward_agent=agent,
         backend=decide_backend(variables, run.invocation.backend),
         settles_environment=script is not None,
+        is_forced=run.session.login.is_command_forced,
     )
 
 

@@ -25,6 +25,7 @@ from xsshpy.errors import SettingsError
 SSH_CONFIG_DEADLINE = 60.0
 """Seconds that ``ssh -G`` may take: ``Match exec`` runs the user's own commands."""
 
+_LONG_COMMAND = 32 << 10
 _NO_TERMINAL_NOTICE = "Pseudo-terminal will not be allocated because stdin is not a terminal."
 
 
@@ -183,9 +184,18 @@ class _Reader:
         return tuple(value for value in values if value.lower() != "none")
 
     def paths(self, keyword: str) -> tuple[str, ...]:
-        """Return a list of paths on one line; OpenSSH quotes only those with spaces."""
-        value = self.optional(keyword)
-        return tuple(shlex.split(value)) if '"' in value else tuple(value.split())
+        """Return a list of paths on one line.
+
+        OpenSSH prints them without quotes: a word that does not begin like a path belongs to the
+        one before it, which has spaces in its name.
+        """
+        paths: list[str] = []
+        for word in self.optional(keyword).split(" "):
+            if not paths or word.startswith(("/", "~", "%", "$")):
+                paths.append(word)
+            else:
+                paths[-1] += f" {word}"
+        return tuple(path for path in paths if path)
 
 
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
@@ -269,13 +279,9 @@ def parse_settings(text: str, host: str, environ: Mapping[str, str]) -> Settings
 
 
 def _set_env(lines: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    pairs = []
-    for line in lines:
-        for word in shlex.split(line) if '"' in line else [line]:
-            name, separator, value = word.partition("=")
-            if separator:
-                pairs.append((name, value))
-    return tuple(pairs)
+    """Each line is ``name=value``, as it is: OpenSSH has taken the quotes away."""
+    pairs = (line.partition("=") for line in lines)
+    return tuple((name, value) for name, separator, value in pairs if separator)
 
 
 def _log_level(name: str) -> str:
@@ -329,6 +335,7 @@ def _tokens(read: _Reader, host: str) -> dict[str, str]:
         "n": host,
         "p": port,
         "r": user,
+        "T": "NONE",
         "u": local_user(),
     }
 
@@ -426,7 +433,9 @@ def _ssh_g_arguments(invocation: Invocation) -> list[str]:
     # The destination comes after "--": one that starts with a dash must never be an option.
     words = [*invocation.ssh_arguments(), "--", invocation.destination]
     if invocation.command:
-        words += ["--", invocation.command]
+        # Only `Match command` looks at it; ssh would take a leading dash for an option.
+        plain = not invocation.command.startswith("-") and len(invocation.command) < _LONG_COMMAND
+        words.append(invocation.command if plain else "command")
     return words
 
 
@@ -438,6 +447,7 @@ async def read_settings(
     Raises SettingsError with OpenSSH's own message where it refuses, and FileNotFoundError where
     there is no ``ssh`` (the caller then has another reader).
     """
+    check_invocation(invocation)
     try:
         status, out, err = await _run_ssh_g(_ssh_g_arguments(invocation))
     except TimeoutError:
@@ -450,6 +460,27 @@ async def read_settings(
     if status != 0:
         raise SettingsError("\n".join(said) or f"xssh: `ssh -G` ended with status {status}")
     return parse_settings(out, alias_of(invocation.destination), environ), said
+
+
+def check_invocation(invocation: Invocation) -> None:
+    """Refuse what could be read as something else on the way: SettingsError.
+
+    Host and user names end up in command lines (ProxyCommand's ``%h`` and ``%r``), so OpenSSH
+    takes only harmless ones from the command line; and an option's value is one line.
+    """
+    for letter, value in invocation.ssh_options:
+        if value is not None and ("\n" in value or "\0" in value):
+            raise SettingsError(
+                f"xssh: the value of -{letter} has more than one line",
+                remedy="put it on one line; several commands can be joined by semicolons",
+            )
+    host = alias_of(invocation.destination)
+    if host.startswith("-") or re.search(r"[\s'`\"$\\;&<>|(){}\x00-\x1f\x7f]", host):
+        raise SettingsError("hostname contains invalid characters")
+    typed, _, _ = invocation.destination.removeprefix("ssh://").rpartition("@")
+    for user in (typed, invocation.value_of("l") or ""):
+        if user.startswith("-") or re.search(r"[\x00-\x1f\x7f'`\";&<>|(){}]|\s-|\\$", user):
+            raise SettingsError("remote username contains invalid characters")
 
 
 def alias_of(destination: str) -> str:

@@ -5,12 +5,14 @@ asyncssh runs the protocol (RFC 4252, RFC 4256) and asks :class:`Login` what to 
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import asyncssh
 
 from xsshpy.console import Console
 from xsshpy.settings import Settings
+from xsshpy.ssh.hostkey_policy import Feature
 from xsshpy.ssh.identities import KeyRing
 
 DEFAULT_METHODS = ("gssapi-with-mic", "publickey", "keyboard-interactive", "password")
@@ -29,11 +31,11 @@ class Login(asyncssh.SSHClient):
     """asyncssh's questions while it logs in, and what the server says meanwhile."""
 
     def __init__(
-        self, settings: Settings, console: Console, passwords_allowed: Callable[[], bool]
+        self, settings: Settings, console: Console, allows: Callable[[Feature], bool]
     ) -> None:
         self._settings = settings
         self._console = console
-        self._passwords_allowed = passwords_allowed
+        self._allows = allows
         self._ring = KeyRing(settings, console)
         self._keys: AsyncIterator[asyncssh.SSHKeyPair] | None = None
         self._password_attempts = 0
@@ -60,6 +62,10 @@ class Login(asyncssh.SSHClient):
         self.remote_messages = [*self.remote_messages, msg][-_REMEMBERED_MESSAGES:]
         self._console.debug(1, f"Remote: {msg}")
 
+    def is_command_forced(self) -> bool:
+        """Tell whether the key that let us in has a ``command=`` of its own; sshd lists it."""
+        return any(re.search(r"key options:.*\bcommand\b", text) for text in self.remote_messages)
+
     async def public_key_auth_requested(self) -> list[asyncssh.SSHKeyPair] | None:
         """Return the next key to offer, or None when there is none left."""
         if self._keys is None:
@@ -75,7 +81,7 @@ class Login(asyncssh.SSHClient):
 
     async def password_auth_requested(self) -> str | None:
         """Ask for the password; after the last allowed attempt the method is given up."""
-        if not self._passwords_allowed():
+        if not self._allows(Feature.PASSWORD):
             return None
         if self._password_attempts >= self._settings.number_of_password_prompts:
             return None
@@ -103,7 +109,7 @@ class Login(asyncssh.SSHClient):
 
     def kbdint_auth_requested(self) -> str | None:
         """Start another keyboard-interactive attempt unless the attempts are used up."""
-        if not self._passwords_allowed():
+        if not self._allows(Feature.KEYBOARD_INTERACTIVE):
             return None
         if self._interactive_attempts >= self._settings.number_of_password_prompts:
             return None

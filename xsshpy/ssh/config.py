@@ -23,6 +23,7 @@ from xsshpy.settings import (
     Invocation,
     Settings,
     alias_of,
+    check_invocation,
     home_directory,
     local_user,
     parse_settings,
@@ -109,6 +110,7 @@ def read_settings_without_ssh(invocation: Invocation, environ: Mapping[str, str]
 
     Raises SettingsError where a file can't be understood.
     """
+    check_invocation(invocation)
     host = alias_of(invocation.destination)
     user, port = _destination_parts(invocation.destination)
     with tempfile.NamedTemporaryFile("w", prefix="xssh-options-") as given:

@@ -17,7 +17,12 @@ from xsshpy.errors import ConnectError
 from xsshpy.settings import Invocation, Settings
 from xsshpy.ssh.auth import Login
 from xsshpy.ssh.connection import ClientConnection
-from xsshpy.ssh.failures import HandshakeTimeoutError, explain_failure, explain_refused_jump
+from xsshpy.ssh.failures import (
+    HandshakeTimeoutError,
+    explain_failure,
+    explain_refused_jump,
+    explain_silent_jump,
+)
 from xsshpy.ssh.hostkey_policy import Feature
 from xsshpy.ssh.known_hosts import order_host_key_algorithms
 from xsshpy.ssh.known_hosts_file import load_known_hosts
@@ -30,6 +35,7 @@ HANDSHAKE_DEADLINE = 120
 """Seconds for banner and key exchange where ConnectTimeout sets no other limit."""
 CLOSE_DEADLINE = 1.0
 MOST_JUMPS = 16
+_LOGIN_CHECK = 0.25
 
 
 @dataclass
@@ -138,7 +144,7 @@ async def _handshake(
         console.debug(1, f"load_hostkeys: fopen {path}: {reason}")
     address = transport.address if transport is not None else None
     verifier = HostKeyVerifier(settings, console, known, address, wants_x11=wants_x11)
-    login = Login(settings, console, lambda: Feature.PASSWORD not in verifier.disabled)
+    login = Login(settings, console, lambda feature: feature not in verifier.disabled)
     name = verifier.names.record_name
     algorithms = order_host_key_algorithms(settings.host_key_algorithms, known, name)
     options = connection_options(settings, login, algorithms)
@@ -148,8 +154,9 @@ async def _handshake(
         return ClientConnection(loop, options, verifier, login.step_succeeded)
 
     connection = await _attach(settings, factory, transport, carrier)
+    connection.set_extra_info(host=settings.hostname, port=settings.port)
     try:
-        await _await_login(settings, connection, options.waiter)
+        await _await_login(settings, console, connection, options.waiter)
     except BaseException as error:
         connection.cancel_question()
         connection.abort()
@@ -169,12 +176,16 @@ async def _attach(
         _, connection = await loop.create_connection(factory, sock=transport.socket)
         return connection
     assert carrier is not None
+    opening = carrier.connection.create_connection(
+        cast("Callable[[], asyncssh.SSHTCPSession[bytes]]", factory),  # it acts as one
+        settings.hostname,
+        settings.port,
+    )
     try:
-        _, session = await carrier.connection.create_connection(
-            cast("Callable[[], asyncssh.SSHTCPSession[bytes]]", factory),  # it acts as one
-            settings.hostname,
-            settings.port,
-        )
+        limit = settings.connect_timeout or HANDSHAKE_DEADLINE
+        _, session = await asyncio.wait_for(opening, limit)
+    except (TimeoutError, asyncio.TimeoutError):
+        raise explain_silent_jump(settings, carrier.settings) from None
     except asyncssh.ChannelOpenError as error:
         raise explain_refused_jump(error, settings, carrier.settings) from None
     assert isinstance(session, ClientConnection)
@@ -182,18 +193,27 @@ async def _attach(
 
 
 async def _await_login(
-    settings: Settings, connection: ClientConnection, waiter: asyncio.Future[None]
+    settings: Settings,
+    console: Console,
+    connection: ClientConnection,
+    waiter: asyncio.Future[None],
 ) -> None:
-    """Wait for the key exchange with a deadline, then for the login without one."""
-    deadline = settings.connect_timeout or HANDSHAKE_DEADLINE
+    """Wait for the login; a server that goes silent on the way is given up, a user never.
+
+    Up to the first step of authentication there is the deadline of the handshake, and all the
+    way, where ServerAliveInterval is set, that of a silent server.
+    """
     loop = asyncio.get_running_loop()
-
-    def give_up() -> None:
-        if not connection.host_key_judged and not waiter.done():
-            waiter.set_exception(HandshakeTimeoutError())
-
-    timer = loop.call_later(deadline, give_up)
-    try:
-        await waiter
-    finally:
-        timer.cancel()
+    left = float(settings.connect_timeout or HANDSHAKE_DEADLINE)
+    silence = settings.server_alive_interval * settings.server_alive_count_max
+    while not waiter.done():
+        started = loop.time()
+        asked = console.is_asking
+        await asyncio.wait({waiter}, timeout=_LOGIN_CHECK)
+        if asked or console.is_asking:
+            continue
+        if not connection.authenticating:
+            left -= loop.time() - started
+        if left <= 0 or (silence and connection.idle >= silence):
+            raise HandshakeTimeoutError
+    await waiter

@@ -20,7 +20,7 @@ from typing import AnyStr, Protocol
 import asyncssh
 from asyncssh.channel import SSHChannel, SSHTCPChannel, SSHX11Channel
 from asyncssh.constants import MSG_DISCONNECT, MSG_KEXINIT, MSG_USERAUTH_FAILURE
-from asyncssh.packet import SSHPacket
+from asyncssh.packet import SSHPacket, SSHPacketLogger
 
 from xsshpy.errors import HostKeyError
 
@@ -107,6 +107,8 @@ class ClientConnection(asyncssh.SSHClientConnection):
         self._shown_key: bytes | None = None
         self._question: asyncio.Task[None] | None = None
         self._held_up = False
+        self._last_moved = loop.time()
+        self.authenticating = False
         self.offered_methods: tuple[str, ...] = ()
         self.first_words = b""
         self.farewell: tuple[int, str] | None = None
@@ -162,6 +164,7 @@ class ClientConnection(asyncssh.SSHClientConnection):
 
     def try_next_auth(self, *, next_method: bool = False) -> None:
         """Go on with authentication, but not before the host key is accepted."""
+        self.authenticating = True
         if self._question is not None:
             self._held_up = True
         else:
@@ -178,6 +181,7 @@ class ClientConnection(asyncssh.SSHClientConnection):
 
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
         """Take what the server sends; before its version line there may only be text."""
+        self._last_moved = self._loop.time()
         if len(self.first_words) < _FIRST_WORDS:
             self.first_words = (self.first_words + data)[:_FIRST_WORDS]
             if b"\0" in self.first_words.partition(b"SSH-")[0]:
@@ -234,6 +238,22 @@ class ClientConnection(asyncssh.SSHClientConnection):
 
     async def _start_x11(self, accepted: Awaitable[X11Client]) -> asyncssh.SSHTCPSession[bytes]:
         return _X11Session(await accepted)
+
+    def allow_agent(self, path: str) -> None:
+        """Let agent channels in, to the agent at ``path``. Until then they are refused."""
+        self._agent_forward_path = path
+
+    def send_packet(
+        self, pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None
+    ) -> None:
+        """Send a packet, and remember when."""
+        self._last_moved = self._loop.time()
+        super().send_packet(pkttype, *args, handler=handler)
+
+    @property
+    def idle(self) -> float:
+        """Seconds since anything was sent or received."""
+        return self._loop.time() - self._last_moved
 
     def cancel_question(self) -> None:
         """Take back a question that nobody will answer any more."""

@@ -24,7 +24,7 @@ _PROTOCOL_COMMANDS = re.compile(
           rsync\s+--server
         | git[ -](?:upload-pack|receive-pack|upload-archive|lfs-authenticate|lfs-transfer)
         | scp\s+(?:-\S+\s+)*-[a-zA-Z0-9]*[tf]
-        | (?:internal-)?sftp(?:-server)?
+        | internal-sftp | sftp-server
         | borg(?:-[\w.]+)?\s+(?:.*\s)?serve
         | hg\s+(?:-R\s+\S+\s+)?serve\s+--stdio
         | svnserve\s+(?:\S+\s+)*-t
@@ -120,4 +120,4 @@ def login_shell_command(backend: str) -> str:
     ~/.hushlogin is there, and then becomes the user's own shell as a login shell. Between the
     single quotes stand only characters that every shell takes literally.
     """
-    return f"exec env {BACKEND_VARIABLE}={backend} sh -c '{_LOGIN_SHELL}'"
+    return f"env {BACKEND_VARIABLE}={backend} sh -c '{_LOGIN_SHELL}'"

@@ -16,6 +16,15 @@ class HandshakeTimeoutError(Exception):
     """The server did not finish the key exchange in time."""
 
 
+def explain_silent_jump(settings: Settings, jump: Settings) -> ConnectError:
+    """Say that the jump host did not answer in time whether it reached the server."""
+    return ConnectError(
+        "Connection timed out during banner exchange\n"
+        f"Connection to {settings.hostname} port {settings.port} timed out",
+        remedy=f"see that {settings.hostname} can be reached from {jump.host}",
+    )
+
+
 def explain_failure(
     error: BaseException,
     settings: Settings,

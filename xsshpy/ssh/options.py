@@ -76,7 +76,7 @@ def connection_options(
         x509_trusted_cert_paths=[],
         client_keys=None,
         agent_path=None,
-        agent_forwarding=settings.forward_agent or False,
+        agent_forwarding=False,  # a session that asks for it allows it: see connection.py
         gss_host=None,
         preferred_auth=methods,
         public_key_auth="publickey" in methods,

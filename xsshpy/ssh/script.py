@@ -64,7 +64,7 @@ def loader_command(python: str | None) -> str:
         'echo "xssh: neither python3 nor python is on the remote PATH" >&2; '
         'echo "  try: --python with the path of the interpreter" >&2; exit 127'
     )
-    return f"exec sh -c '{search}' '{loader}'"
+    return f"sh -c '{search}' '{loader}'"
 
 
 def encode_script(

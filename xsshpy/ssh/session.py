@@ -60,7 +60,8 @@ class SessionPlan:
     """What to ask of the server. An empty command is a login shell.
 
     ``backend`` is MPLBACKEND's value where a display is granted; ``settles_environment`` says
-    that the command sets it by itself (a script's loader does).
+    that the command sets it by itself (a script's loader does). ``is_forced`` tells whether the
+    server runs a command of its own instead, which is shown the one that is sent.
     """
 
     command: str = ""
@@ -68,9 +69,10 @@ class SessionPlan:
     variables: Mapping[str, str] = field(default_factory=dict)
     pty: PtyRequest | None = None
     x11: X11Request | None = None
-    forward_agent: bool = False
+    forward_agent: str = ""
     backend: str | None = None
     settles_environment: bool = False
+    is_forced: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class SessionChannel(asyncssh.SSHClientChannel[bytes]):
         requests = []
         for name, value in plan.variables.items():
             if name != BACKEND_VARIABLE:
-                self._send_request(b"env", String(name), String(os.fsencode(value)))
+                self._send_request(b"env", String(os.fsencode(name)), String(os.fsencode(value)))
         pty = x11 = backend = None
         if plan.pty is not None:
             pty = self._make_request(b"pty-req", *_encode_pty(plan.pty))
@@ -130,11 +132,15 @@ class SessionChannel(asyncssh.SSHClientChannel[bytes]):
             x11 = self._make_request(b"x11-req", *_encode_x11(plan.x11))
         wanted = plan.variables.get(BACKEND_VARIABLE, plan.backend if plan.x11 else None)
         if wanted is not None:
-            backend = self._make_request(b"env", String(BACKEND_VARIABLE), String(wanted))
+            backend = self._make_request(
+                b"env", String(BACKEND_VARIABLE), String(os.fsencode(wanted))
+            )
         requests = [request for request in (pty, x11, backend) if request is not None]
         answers = iter(await asyncio.gather(*requests))
         # gather starts the requests in this order, so the packets leave in this order too.
         if plan.forward_agent:
+            assert isinstance(self._conn, ClientConnection)
+            self._conn.allow_agent(plan.forward_agent)
             self._send_request(b"auth-agent-req@openssh.com")
         if pty is not None and not next(answers):
             self._console_notice("PTY allocation request failed on channel 0")
@@ -183,6 +189,7 @@ def decide_program(plan: SessionPlan, grants: Grants) -> tuple[bytes, str]:
         and not grants.backend_accepted
         and not plan.settles_environment
         and not is_protocol_command(plan.command)
+        and not plan.is_forced()
     )
     if not needed or plan.backend is None:
         return (b"exec", plan.command) if plan.command else (b"shell", "")
@@ -195,7 +202,7 @@ def _encode_pty(pty: PtyRequest) -> list[bytes]:
     modes = b"".join(Byte(code) + UInt32(value) for code, value in pty.modes.items())
     size = pty.size
     return [
-        String(pty.term),
+        String(os.fsencode(pty.term)),
         UInt32(size.columns),
         UInt32(size.rows),
         UInt32(size.width_pixels),
@@ -215,7 +222,6 @@ class RemoteProcess(asyncssh.SSHClientSession[bytes]):
         self.console = console
         self._channel: SessionChannel | None = None
         self.exit_status: int | None = None
-        self.exit_signal: str = ""
         self.error: Exception | None = None
         self.closed = asyncio.Event()
         self._blocked: set[int] = set()
@@ -223,6 +229,7 @@ class RemoteProcess(asyncssh.SSHClientSession[bytes]):
         self._stdout = self._writer(stdout, self._stdout_broken)
         self._stderr = self._writer(stderr, self._stderr_broken)
         self._input: InputPump | None = None
+        self._input_paused = False
 
     def _writer(self, descriptor: int, broken: Callable[[OSError], None]) -> OutputWriter:
         return OutputWriter(
@@ -250,10 +257,6 @@ class RemoteProcess(asyncssh.SSHClientSession[bytes]):
         """Remember the exit status."""
         self.exit_status = status
 
-    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
-        """Remember the signal's name."""
-        self.exit_signal = signal
-
     def connection_lost(self, exc: Exception | None) -> None:
         """The channel is closed, or the whole connection with it."""
         self.error = exc
@@ -275,15 +278,18 @@ class RemoteProcess(asyncssh.SSHClientSession[bytes]):
     def pump_input(self, pump: InputPump) -> None:
         """Read local input from now on, at the speed that the channel takes it."""
         self._input = pump
-        pump.start()
+        if not self._input_paused:
+            pump.start()
 
     def pause_writing(self) -> None:
         """The channel's window is full."""
+        self._input_paused = True
         if self._input is not None:
             self._input.pause()
 
     def resume_writing(self) -> None:
         """There is room in the channel's window again."""
+        self._input_paused = False
         if self._input is not None:
             self._input.resume()
 
@@ -333,7 +339,10 @@ class RemoteProcess(asyncssh.SSHClientSession[bytes]):
 async def start_process(
     connection: ClientConnection, plan: SessionPlan, process: RemoteProcess
 ) -> Grants:
-    """Start a remote process on a connection; return what the server granted."""
+    """Start a remote process on a connection; return what the server granted.
+
+    Raises SessionError where the server refuses, or the connection ends meanwhile.
+    """
     channel = SessionChannel(
         connection,
         asyncio.get_running_loop(),
@@ -343,4 +352,12 @@ async def start_process(
         RECEIVE_WINDOW,
         PACKET_SIZE,
     )
-    return await channel.start(plan, process)
+    try:
+        return await channel.start(plan, process)
+    except (asyncssh.Error, OSError) as error:
+        host = connection.get_extra_info("host") or "the server"
+        raise SessionError(
+            f"Connection to {host} closed by remote host.",
+            evidence=(f"xssh: it ended while the session was being started: {error}",),
+            remedy=f"look at the log of the SSH server on {host}",
+        ) from None
