@@ -75,6 +75,7 @@ class Attendance:
         self._break_off: Callable[[], object] = lambda: None
         self._null = os.open(os.devnull, os.O_RDONLY) if streams.null_input else -1
         self.disconnected = False
+        self.killed = False
 
     async def attend(self, linger: Callable[[], Awaitable[None]]) -> None:
         """Return when the process has ended and ``linger`` is done, or the user broke off.
@@ -167,6 +168,7 @@ class Attendance:
         self._break_off()
 
     def _end_by_signal(self, number: int) -> None:
+        self.killed = True
         self._console.verbose(f"Killed by signal {number}.")
         self._end()
 

@@ -341,7 +341,7 @@ def _conclude(run: _Run, process: RemoteProcess, attendance: Attendance, streams
         return EXIT_FAILURE
     if process.error is not None and not attendance.disconnected:
         console.notice(f"Connection to {name} closed by remote host.")
-    if streams.pty:
+    if streams.pty and not attendance.killed:
         console.notice(f"Connection to {name} closed.")
     if attendance.disconnected or process.exit_status is None:
         return EXIT_FAILURE

@@ -186,11 +186,14 @@ class _Reader:
     def paths(self, keyword: str) -> tuple[str, ...]:
         """Return a list of paths on one line.
 
-        OpenSSH prints them without quotes: a word that does not begin like a path belongs to the
-        one before it, which has spaces in its name.
+        Without quotes, as OpenSSH up to 10.0 prints them at least, a word that does not begin like
+        a path belongs to the one before it, which has spaces in its name.
         """
+        value = self.optional(keyword)
+        if value.count('"') and value.count('"') % 2 == 0:
+            return tuple(shlex.split(value))
         paths: list[str] = []
-        for word in self.optional(keyword).split(" "):
+        for word in value.split(" "):
             if not paths or word.startswith(("/", "~", "%", "$")):
                 paths.append(word)
             else:
