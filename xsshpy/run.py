@@ -30,7 +30,7 @@ from xsshpy.foreground import (
     chosen_command,
     decide_streams,
 )
-from xsshpy.settings import Invocation, Settings, read_x11_wish
+from xsshpy.settings import Invocation, Settings
 from xsshpy.ssh.resolve import resolve_settings
 from xsshpy.terminal.tty import read_modes, read_size, sanitise_standard_descriptors
 from xsshpy.unsupported import find_unsupported
@@ -177,6 +177,8 @@ async def _prepare_x11(
     invocation: Invocation, settings: Settings, environ: Mapping[str, str], console: Console
 ) -> NativeForwarding | None:
     """Find the display and begin to prove it. None where X11 is off, having said why."""
+    from xsshpy.x11.wish import read_x11_wish
+
     wish = await read_x11_wish(invocation, settings)
     if not wish.forward:
         console.debug(1, "X11 forwarding is off: -x or ForwardX11 no")

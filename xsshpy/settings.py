@@ -3,7 +3,7 @@
 OpenSSH resolves its own configuration with the user's own options, so every keyword, token,
 ``Match``, ``Include``, system file and error text is that machine's own (ssh_config(5)). What it
 prints, one ``keyword value`` a line, becomes :class:`Settings`: frozen and typed. Parsing is pure;
-only :func:`read_settings` and :func:`read_x11_wish` start a program.
+only :func:`run_ssh_g` starts a program.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import re
 import shlex
 import signal
 import socket
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha1
@@ -396,7 +395,7 @@ def expand_proxy_command(settings: Settings) -> str:
     return expand_tokens(settings.proxy_command, tokens, "ProxyCommand")
 
 
-async def _run_ssh_g(arguments: Sequence[str]) -> tuple[int, str, str]:
+async def run_ssh_g(arguments: Sequence[str]) -> tuple[int, str, str]:
     """Run ``ssh -G …`` and return exit status, stdout and stderr.
 
     Raises FileNotFoundError without ssh, and TimeoutError after the deadline.
@@ -432,7 +431,8 @@ async def _run_ssh_g(arguments: Sequence[str]) -> tuple[int, str, str]:
     return status, out.decode(errors="surrogateescape"), err.decode(errors="replace")
 
 
-def _ssh_g_arguments(invocation: Invocation) -> list[str]:
+def ssh_g_arguments(invocation: Invocation) -> list[str]:
+    """Return what ``ssh -G`` gets: the user's own options, the destination, the command."""
     # The destination comes after "--": one that starts with a dash must never be an option.
     words = [*invocation.ssh_arguments(), "--", invocation.destination]
     if invocation.command:
@@ -452,7 +452,7 @@ async def read_settings(
     """
     check_invocation(invocation)
     try:
-        status, out, err = await _run_ssh_g(_ssh_g_arguments(invocation))
+        status, out, err = await run_ssh_g(ssh_g_arguments(invocation))
     except TimeoutError:
         raise SettingsError(
             f"xssh: `ssh -G` did not answer within {SSH_CONFIG_DEADLINE:.0f} seconds",
@@ -494,68 +494,3 @@ def alias_of(destination: str) -> str:
         return (match.group(1) or match.group(2)) if match else authority
     host = destination.rpartition("@")[2]
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
-
-
-@dataclass(frozen=True)
-class X11Wish:
-    """Whether X11 is to be forwarded, and whether the user said so or it is xssh's own default."""
-
-    forward: bool
-    explicit: bool
-    trusted: bool
-
-
-async def read_x11_wish(invocation: Invocation, settings: Settings) -> X11Wish:
-    """Decide whether X11 is wanted. xssh forwards X11 unless the user said otherwise.
-
-    ``ssh -G`` prints ``forwardx11 no`` both for a user's own ``ForwardX11 no`` and for OpenSSH's
-    default. To tell them apart, OpenSSH reads the same files once more with ``ForwardX11 yes``
-    after them: the first value obtained wins, so ``no`` is then the user's own word.
-    """
-    letter = invocation.last_of("XYx")
-    if letter == "x":
-        return X11Wish(forward=False, explicit=True, trusted=False)
-    trusted = settings.forward_x11_trusted
-    if settings.forward_x11:
-        return X11Wish(forward=True, explicit=True, trusted=trusted)
-    # Only where ssh -G prints the keyword is there a default of OpenSSH's that hides who said it.
-    if "forwardx11" in settings.keywords and await _says_no_to_x11(invocation):
-        return X11Wish(forward=False, explicit=True, trusted=False)
-    return X11Wish(forward=True, explicit=False, trusted=trusted)
-
-
-async def _says_no_to_x11(invocation: Invocation) -> bool:
-    try:
-        answer, passes = await _read_x11_again(invocation, "Match all")
-        if passes > 1:
-            # What counts in the last reading alone (Match final) has to have its chance.
-            answer, _ = await _read_x11_again(invocation, "Match final all")
-    except (OSError, SettingsError):  # TimeoutError is an OSError
-        # Where the second reading fails, X11 stays off: never forward against the user's word.
-        return True
-    return answer == ("no",)
-
-
-async def _read_x11_again(invocation: Invocation, match: str) -> tuple[tuple[str, ...], int]:
-    """Return ForwardX11 where ``yes`` follows the user's files, and how often ssh read them."""
-    chosen = invocation.value_of("F")
-    if chosen is None:
-        files = [os.path.join(home_directory(), ".ssh", "config"), "/etc/ssh/ssh_config"]
-    else:
-        files = [] if chosen == "none" else [os.path.abspath(chosen)]
-    lines = [f'Include "{path}"' for path in files if os.path.exists(path)]
-    text = "\n".join([*lines, match, "ForwardX11 yes", ""])
-    options = tuple((name, value) for name, value in invocation.ssh_options if name not in "Fq")
-    with tempfile.NamedTemporaryFile("w", prefix="xssh-config-", suffix=".tmp") as config:
-        config.write(text)
-        config.flush()
-        again = Invocation(
-            destination=invocation.destination,
-            command=invocation.command,
-            ssh_options=(("F", config.name), ("v", None), *options),
-        )
-        status, out, err = await _run_ssh_g(_ssh_g_arguments(again))
-    if status != 0:
-        raise SettingsError(err)
-    passes = 2 if "re-parsing configuration" in err else 1
-    return parse_keywords(out).get("forwardx11", ()), passes
