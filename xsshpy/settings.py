@@ -273,7 +273,7 @@ def parse_settings(text: str, host: str, environ: Mapping[str, str]) -> Settings
         session_type=read.text("sessiontype", "default"),
         send_env=tuple(pattern for line in read.each("sendenv") for pattern in line.split()),
         set_env=_set_env(read.each("setenv")),
-        forward_agent=_forward_agent(read.text("forwardagent", "no"), environ),
+        forward_agent=_forward_agent(read, environ),
         forward_x11=read.flag("forwardx11"),
         forward_x11_trusted=read.flag("forwardx11trusted"),
         forward_x11_timeout=read.number("forwardx11timeout", 1200),
@@ -302,12 +302,16 @@ def _agent_path(value: str, environ: Mapping[str, str]) -> str:
     return _expand_home(value)
 
 
-def _forward_agent(value: str, environ: Mapping[str, str]) -> str:
-    """ForwardAgent as the path of the agent's socket; empty where nothing is forwarded."""
+def _forward_agent(read: _Reader, environ: Mapping[str, str]) -> str:
+    """ForwardAgent as the path of the agent's socket; empty where nothing is forwarded.
+
+    Where it names no other, it is the agent that the login uses too: IdentityAgent's.
+    """
+    value = read.text("forwardagent", "no")
     if value.lower() in ("no", "false", "none"):
         return ""
     if value.lower() in ("yes", "true"):
-        return environ.get("SSH_AUTH_SOCK", "")
+        value = read.text("identityagent", "SSH_AUTH_SOCK")
     return _agent_path(value, environ)
 
 
