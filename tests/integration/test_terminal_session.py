@@ -204,6 +204,24 @@ def test_interrupt_without_a_remote_terminal_ends_it(quiet_pair: Pair, spawn_in_
     quiet_pair.server.wait_until_idle()
 
 
+def test_reading_the_terminal_in_the_background_stops_it(
+    quiet_pair: Pair, spawn_in_pty: Spawn
+) -> None:
+    """As every program: the shell says so, and the foreground gets its input."""
+    script = 'set -m; "$@" & read -r line; sleep 0.5; jobs; fg >/dev/null'
+    for program in PROGRAMS:
+        argv = quiet_pair.argv(program, ["-T", "server", "echo up; cat; echo end"])
+        terminal = spawn_in_pty(["bash", "-c", script, "bash", *argv], env=quiet_pair.environment)
+        try:
+            terminal.read_until("up\r\n")
+            terminal.write("for the shell\nfor the session\n\x04")
+            terminal.read_until("Stopped")
+            terminal.read_until("for the session\r\nend\r\n")
+            assert terminal.wait() == 0
+        finally:
+            terminal.close()
+
+
 def test_end_of_input_from_the_keyboard(quiet_pair: Pair, spawn_in_pty: Spawn) -> None:
     command = "echo READY; cat; echo after; exit 2"
     for words in (["server", command], ["-t", "server", command]):

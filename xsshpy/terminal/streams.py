@@ -2,9 +2,10 @@
 
 stdin may be a terminal, a pipe, a socket, or something that cannot be polled (a regular file,
 /dev/null, /dev/zero: epoll refuses those); each is read in the way that suits it. stdout and
-stderr are written by a thread each: their descriptors keep their flags, which other processes
-share, and a terminal stopped with Ctrl-S stops nothing else. What is waiting is bounded: the
-source is asked to pause above the high-water mark and to go on below the low one.
+stderr are written by a thread each. The descriptors keep their flags, which other processes share,
+and neither a read that waits nor a terminal stopped with Ctrl-S stops anything else. What is
+waiting is bounded: the source is asked to pause above the high-water mark and to go on below the
+low one.
 """
 
 from __future__ import annotations
@@ -16,17 +17,26 @@ import stat
 import threading
 from collections import deque
 from collections.abc import Callable
+from queue import SimpleQueue
 
-READ_SIZE = 1 << 17
-"""Bytes read at a time; several channel packets, few system calls."""
+READ_SIZE = 1 << 18
+"""Bytes read at a time; several channel packets, few system calls and changes of thread."""
 HIGH_WATER = 4 << 20
 LOW_WATER = 1 << 20
 ORDER_PATIENCE = 0.05
 """Seconds that one stream waits for what the other was given before; then that one is stuck."""
+_PTY_MASTER = os.makedev(5, 2)
+"""/dev/ptmx on Linux: opened anew, it is another terminal."""
 
 
 class InputPump:
-    """Reads a descriptor and hands the data on, until end of file, pausing on request."""
+    """Reads a descriptor and hands the data on, until end of file, pausing on request.
+
+    The loop waits until there is something. Whoever shares this stdin (the shell's other jobs) may
+    take it first, so reading it may still wait for more: where the system allows it, it is read
+    without waiting, else in a thread. Such a read begins only after the last one's data were
+    handed on, so what is typed after an escape that suspends belongs to the shell.
+    """
 
     def __init__(
         self, descriptor: int, data: Callable[[bytes], None], end: Callable[[], None]
@@ -34,72 +44,116 @@ class InputPump:
         self._descriptor = descriptor
         self._data = data
         self._end = end
+        self._loop = asyncio.get_running_loop()
         self._paused = False
         self._finished = False
         self._watching = False
+        self._reading = False
         self._pollable = not _is_unpollable(descriptor)
-        self._scheduled: asyncio.Handle | None = None
+        self._unshared = _open_unshared(descriptor)
+        self._wanted: SimpleQueue[bool] = SimpleQueue()
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin to read."""
         self.resume()
 
     def pause(self) -> None:
-        """Read no more until :meth:`resume`."""
+        """Begin no more reads until :meth:`resume`; one that is under way may still bring data."""
         self._paused = True
         self._unwatch()
 
     def resume(self) -> None:
         """Go on reading."""
         self._paused = False
-        if not self._finished:
-            self._watch()
+        self._watch()
 
     def stop(self) -> None:
-        """Stop for good; what has not been read stays unread."""
+        """Stop for good, at once; what has not been read stays unread."""
         self._finished = True
         self._unwatch()
+        self._wanted.put(False)
+        if self._unshared is not None:
+            os.close(self._unshared)
+            self._unshared = None
 
     def _watch(self) -> None:
-        loop = asyncio.get_running_loop()
+        if self._paused or self._finished or self._reading or self._watching:
+            return
         if self._pollable:
-            if self._watching:
-                return
             try:
-                loop.add_reader(self._descriptor, self._read)
+                self._loop.add_reader(self._descriptor, self._read)
                 self._watching = True
                 return
             except OSError:  # epoll: EPERM for what can't be polled
                 self._pollable = False
-        if self._scheduled is None:
-            self._scheduled = loop.call_soon(self._read_scheduled)
+        self._request_read()
 
     def _unwatch(self) -> None:
         if self._watching:
-            asyncio.get_running_loop().remove_reader(self._descriptor)
+            self._loop.remove_reader(self._descriptor)
             self._watching = False
-        if self._scheduled is not None:
-            self._scheduled.cancel()
-            self._scheduled = None
-
-    def _read_scheduled(self) -> None:
-        self._scheduled = None
-        self._read()
-        if not self._paused and not self._finished:
-            self._watch()
 
     def _read(self) -> None:
-        try:
-            data = os.read(self._descriptor, READ_SIZE)
-        except (BlockingIOError, InterruptedError):
+        if self._unshared is None:
+            self._unwatch()
+            self._request_read()
+        else:
+            self._take(_read(self._unshared))
+
+    def _request_read(self) -> None:
+        self._reading = True
+        self._wanted.put(True)
+        if self._thread is None:
+            # A daemon: a read that waits for someone's input must not keep the program from ending.
+            self._thread = threading.Thread(target=self._work, name="input", daemon=True)
+            self._thread.start()
+
+    def _work(self) -> None:
+        while self._wanted.get():
+            data = _read(self._descriptor)
+            try:
+                self._loop.call_soon_threadsafe(self._take, data)
+            except RuntimeError:  # the loop is gone: the program is ending
+                return
+
+    def _take(self, data: bytes | None) -> None:
+        self._reading = False
+        if self._finished:
             return
-        except OSError:  # a terminal that went away reads as EIO: the end of input
-            data = b""
         if data:
             self._data(data)
-        else:
+        elif data is not None:
             self.stop()
             self._end()
+        self._watch()
+
+
+def _open_unshared(descriptor: int) -> int | None:
+    """Return the same terminal or pipe with flags of its own, non-blocking; None where that fails.
+
+    Linux alone opens it anew. Only to be read, not watched: a FIFO opened after its last writer is
+    gone never polls as closed.
+    """
+    try:
+        status = os.fstat(descriptor)
+        terminal = os.isatty(descriptor) and status.st_rdev != _PTY_MASTER
+        if terminal or stat.S_ISFIFO(status.st_mode):
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            return os.open(f"/proc/self/fd/{descriptor}", flags)
+    except OSError:  # no /proc, or the descriptor came from another user
+        pass
+    return None
+
+
+def _read(descriptor: int) -> bytes | None:
+    """Return what is there; nothing at the end; None where there is nothing now."""
+    try:
+        return os.read(descriptor, READ_SIZE)
+    except BlockingIOError:
+        return None
+    except OSError:  # a terminal that went away reads as EIO: the end of input
+        return b""
 
 
 def _is_unpollable(descriptor: int) -> bool:
