@@ -36,7 +36,7 @@ class NoJudge:
 
 def make(settings: Settings) -> tuple[asyncssh.SSHClientConnectionOptions, ClientConnection]:
     async def build() -> tuple[asyncssh.SSHClientConnectionOptions, ClientConnection]:
-        login = Login(settings, Console(), lambda: True)
+        login = Login(settings, Console(), lambda feature: True)
         options = connection_options(settings, login, ["ssh-ed25519"])
         loop = asyncio.get_running_loop()
         options.waiter = loop.create_future()

@@ -17,6 +17,7 @@ from xsshpy.settings import (
     Invocation,
     Settings,
     alias_of,
+    check_invocation,
     expand_proxy_command,
     expand_tokens,
     home_directory,
@@ -83,6 +84,11 @@ def test_what_is_not_there_has_openssh_s_default() -> None:
         ("pubkeyauthentication false", "pubkey_authentication", False),
         ("userknownhostsfile /a /b", "user_known_hosts_files", ("/a", "/b")),
         ('userknownhostsfile "/a b" /c', "user_known_hosts_files", ("/a b", "/c")),
+        (
+            "userknownhostsfile /a b /c  d ~/e %d/f ${G}/h i",
+            "user_known_hosts_files",
+            ("/a b", "/c  d", f"{home_directory()}/e", "%d/f", "${G}/h i"),
+        ),
         ("userknownhostsfile none", "user_known_hosts_files", ()),
         ("setenv A=b c", "set_env", (("A", "b c"),)),
         ("setenv nothing", "set_env", ()),
@@ -195,3 +201,89 @@ def test_an_invocation_answers_about_its_options() -> None:
     assert invocation.last_of("XYx") == "X"
     assert invocation.last_of("t") == ""
     assert invocation.ssh_arguments() == ["-v", "-p", "1", "-X", "-p", "2"]
+
+
+BAD_NAMES = ["-x", "-oProxyCommand=x", "a;b", "a$(b)", "a`b`", "a|b", "a&b", "a>b", "a<b"]
+BAD_NAMES += ["a'b", 'a"b', "a(b", "a)b", "a{b", "a}b", "a\nb", "a\x07b", "a\x7fb"]
+
+
+def is_refused_by_ssh(*words: str) -> bool:
+    argv = [require_tool("ssh"), "-G", "-F", "none", *words]
+    done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    return done.returncode == 255 and b"contains invalid characters" in done.stderr
+
+
+@pytest.mark.parametrize("name", [*BAD_NAMES, "a b", "a$b", "a\\b", "a\tb"])
+def test_host_names_that_a_shell_would_read_are_refused(name: str) -> None:
+    assert is_refused_by_ssh("--", name)
+    for form in ("{}", "me@{}", "ssh://{}", "ssh://me@{}:22", "[{}]"):
+        with pytest.raises(SettingsError, match=r"^hostname contains invalid characters$"):
+            check_invocation(Invocation(form.format(name)))
+
+
+@pytest.mark.parametrize("name", [*BAD_NAMES, "a -b", "a\t-b", "a\\"])
+def test_user_names_that_a_shell_would_read_are_refused(name: str) -> None:
+    # An older ssh lets control characters through.
+    assert name.isprintable() is False or is_refused_by_ssh("--", f"{name}@h")
+    said = "^remote username contains invalid characters$"
+    with pytest.raises(SettingsError, match=said):
+        check_invocation(Invocation(f"{name}@h"))
+    with pytest.raises(SettingsError, match=said):
+        check_invocation(Invocation(f"ssh://{name}@h:22"))
+    with pytest.raises(SettingsError, match=f"{said}|more than one line"):
+        check_invocation(Invocation("h", ssh_options=(("l", name),)))
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "a.b", "a_b", "a-b", "a%b", "a@b", "::1", "fe80::1%eth0", "ü"]
+)
+def test_harmless_names_are_let_through(name: str) -> None:
+    assert not is_refused_by_ssh("--", name)
+    assert not is_refused_by_ssh("-l", name, "h")
+    check_invocation(Invocation(name))
+    check_invocation(Invocation("h", ssh_options=(("l", name),)))
+
+
+@pytest.mark.parametrize("name", ["a b", "a$b", "a\\b", "DOMAIN\\user", "a@b", "a#b", "a!b"])
+def test_user_names_may_have_more_than_host_names(name: str) -> None:
+    assert not is_refused_by_ssh("--", f"{name}@h")
+    check_invocation(Invocation(f"{name}@h"))
+
+
+@pytest.mark.parametrize("letter", ["o", "l", "i", "J", "p"])
+@pytest.mark.parametrize("value", ["a\nb", "a\n", "\0"])
+def test_a_value_is_one_line(letter: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"value of -{letter} has more than one line") as caught:
+        check_invocation(Invocation("h", ssh_options=((letter, value),)))
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("text", ['A="b c"', "A='b'", 'A=b "c', "A=b\\ c", "A=", "A=b=c", 'A="'])
+def test_set_env_is_what_ssh_prints(text: str) -> None:
+    """OpenSSH has read the quotes already: those that are left belong to the value."""
+    name, _, value = text.partition("=")
+    assert settle(f"setenv {text}").set_env == ((name, value),)
+
+
+@pytest.mark.parametrize(
+    ("lines", "path"),
+    [
+        (["forwardagent yes"], "/env"),
+        (["forwardagent yes", "identityagent SSH_AUTH_SOCK"], "/env"),
+        (["forwardagent yes", "identityagent /named"], "/named"),
+        (["forwardagent yes", "identityagent $OTHER"], "/other"),
+        (["forwardagent yes", "identityagent none"], ""),
+        (["forwardagent /own", "identityagent /named"], "/own"),
+        (["forwardagent $OTHER", "identityagent none"], "/other"),
+        (["forwardagent $UNSET"], ""),
+        (["forwardagent no", "identityagent /named"], ""),
+    ],
+)
+def test_which_agent_is_forwarded(lines: list[str], path: str) -> None:
+    environ = {"SSH_AUTH_SOCK": "/env", "OTHER": "/other"}
+    assert settle(*lines, environ=environ).forward_agent == path
+
+
+def test_a_local_command_may_name_the_tunnel() -> None:
+    settings = settle("permitlocalcommand yes", "localcommand echo %T %n")
+    assert settings.local_command == "echo NONE alias"
