@@ -1,0 +1,79 @@
+"""How asyncssh is loaded: no program is started for it, and nothing is left changed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+SPY = """
+import sys
+started = []
+sys.addaudithook(
+    lambda event, arguments: started.append(arguments[0])
+    if event in ("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec") else None
+)
+"""
+
+
+def python(code: str, **environment: str) -> str:
+    """Run Python code in a process of its own and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
+def test_no_program_is_started() -> None:
+    assert python(SPY + "import xsshpy.ssh.connect; print(started)") == "[]"
+
+
+def test_no_temporary_file_is_needed() -> None:
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0));"
+        "import xsshpy.ssh.connect; print('loaded')"
+    )
+    assert python(code) == "loaded"
+
+
+def test_the_search_is_as_it_was() -> None:
+    code = (
+        "import ctypes.util, sys; search, finders = ctypes.util.find_library, sys.meta_path[:];"
+        "import xsshpy.ssh.connect, inspect, asyncssh;"
+        "print(ctypes.util.find_library is search, sys.meta_path == finders,"
+        " 'exec_module' in vars(asyncssh.__loader__), len(inspect.getsource(asyncssh)) > 1000)"
+    )
+    assert python(code) == "True True False True"
+
+
+def test_loaded_alone_it_finds_the_same() -> None:
+    """The optional algorithms are those that asyncssh finds by itself."""
+    show = (
+        "from asyncssh.kex import get_kex_algs; from asyncssh.mac import get_mac_algs;"
+        "print(sorted(get_kex_algs()), sorted(get_mac_algs()))"
+    )
+    assert python("import xsshpy.ssh.connect;" + show) == python(show)
+
+
+def test_light_modules_stay_light() -> None:
+    code = "import xsshpy.ssh.environment, sys; print({'asyncssh', 'ctypes'} & set(sys.modules))"
+    assert python(code) == "set()"
+
+
+def test_missing_asyncssh_is_said_by_python_itself(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.path[:] = [p for p in sys.path if 'site-packages' not in p]\n"
+        "import xsshpy.ssh\n"
+        "try: import asyncssh\n"
+        "except ModuleNotFoundError as error: print(error)"
+    )
+    assert python(code) == "No module named 'asyncssh'"

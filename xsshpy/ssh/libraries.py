@@ -1,0 +1,92 @@
+"""asyncssh loaded without starting a compiler.
+
+asyncssh looks for two libraries that it can do without, by ctypes.util.find_library, which runs
+ldconfig, gcc and ld for what is not there: a quarter of the time its import takes, and an error
+where no temporary file can be made. While it is imported, these two are looked for by asking the
+dynamic loader only; the search is then as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+_VERSIONS = {"nettle": (8, 9, 7, 6, 10, 11, 12), "oqs": (9, 8, 7, 6, 5, 4, 10, 11, 12)}
+"""The ABI versions there are, or may be soon: those in use come first."""
+_OTHER_NAMES = frozenset({"libnettle", "libnettle-6", "liboqs"})
+"""How asyncssh calls them on Windows."""
+
+
+def speed_up_import() -> None:
+    """Arrange for asyncssh's import, whoever asks for it. Costs nothing until then."""
+    # Elsewhere the search starts no program, and knows places that the loader does not.
+    if sys.platform.startswith("linux") and "asyncssh" not in sys.modules:
+        sys.meta_path.insert(0, _AsyncsshFinder())
+
+
+class _AsyncsshFinder:
+    """Leaves the import of asyncssh to those who do it anyway, and is there when it runs."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Find asyncssh alone, once."""
+        if name != "asyncssh":
+            return None
+        import importlib.util
+
+        with contextlib.suppress(ValueError):  # two threads may be here
+            sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            _wrap(spec.loader)
+        return spec
+
+
+def _wrap(loader: Loader) -> None:
+    """Let this loader, which is asyncssh's alone, run its module with the quick search."""
+
+    def execute(module: ModuleType) -> None:
+        del loader.exec_module
+        with _quick_search():
+            loader.exec_module(module)
+
+    loader.exec_module = execute  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def _quick_search() -> Iterator[None]:
+    import ctypes.util
+
+    search = ctypes.util.find_library
+
+    def find_library(name: str) -> str | None:
+        if name in _OTHER_NAMES:
+            return None
+        return _find_loadable(name) if name in _VERSIONS else search(name)
+
+    ctypes.util.find_library = find_library
+    try:
+        yield
+    finally:
+        ctypes.util.find_library = search
+
+
+def _find_loadable(name: str) -> str | None:
+    import ctypes
+
+    for version in _VERSIONS[name]:
+        file = f"lib{name}.so.{version}"
+        try:
+            ctypes.CDLL(file)
+        except OSError:
+            continue
+        return file
+    return None
