@@ -51,7 +51,7 @@ class Beside:
         return [*PROGRAMS[program], *self.home.arguments, "-x", *words]
 
     def environment(self) -> dict[str, str]:
-        return self.home.environment(**self.variables)
+        return {**self.home.environment(), **self.variables}
 
     def run(self, program: str, *words: str, stdin: bytes = b"", timeout: float = 30) -> Completed:
         """Run one of the two without a terminal."""

@@ -40,11 +40,12 @@ async def open_agent_channel(connection: asyncssh.SSHServerConnection, log: list
         return
     log.append("agent: opened")
     channel.write(bytes([0, 0, 0, 1, AGENT_QUESTION]))
+    assert isinstance(session, _AgentSession)
     await asyncio.wait_for(session.answered.wait(), 10)
     channel.close()
 
 
-class _CuttingChannel(SSHServerChannel):
+class _CuttingChannel(SSHServerChannel[bytes]):
     """Aborts the connection at one request."""
 
     def _cut_at(self, name: str) -> bool:
@@ -80,7 +81,7 @@ class _OddConnection(asyncssh.SSHServerConnection):
         if not self._is_silent:
             super().send_packet(pkttype, *args, handler=handler)
 
-    def create_server_channel(self, *args: Any, **options: Any) -> SSHServerChannel:
+    def create_server_channel(self, *args: Any, **options: Any) -> SSHServerChannel[bytes]:
         channel = super().create_server_channel(*args, **options)
         channel.__class__ = _CuttingChannel
         return channel
@@ -99,6 +100,9 @@ class _Welcome(asyncssh.SSHServer):
 
     def password_auth_supported(self) -> bool:
         return True
+
+    def kbdint_auth_supported(self) -> bool:
+        return False
 
     def validate_password(self, username: str, password: str) -> bool:
         return True
@@ -139,7 +143,9 @@ class OddServer(AsyncServer):
 
     async def _serve_odd(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         if self.on_session is not None:
-            await self.on_session(process.channel.get_connection(), self.log)
+            connection = process.channel.get_connection()
+            assert isinstance(connection, asyncssh.SSHServerConnection)
+            await self.on_session(connection, self.log)
         process.exit(0)
 
     async def _listen(self) -> asyncio.Server:
