@@ -13,7 +13,7 @@ import pytest
 from tests.support import xstreams as x
 from xsshpy.errors import DisplayError
 from xsshpy.remote.xmessages import Authorization, ByteOrder, build_setup_failed
-from xsshpy.x11.relay import RelayedClient, RelayOptions, X11Relay
+from xsshpy.x11.relay import WAITING_ROOM, RelayedClient, RelayOptions, X11Relay
 
 FAKE = x.COOKIE
 REAL = Authorization(b"MIT-MAGIC-COOKIE-1", b"the real cookie!")
@@ -251,6 +251,25 @@ def test_too_many_clients():
             assert second.sent.startswith(b"\0")
             assert len(stage.notices) == 1
             assert stage.relay.open_clients == 1
+
+    run(test)
+
+
+def test_channels_that_say_nothing_are_limited_too():
+    async def test():
+        async with staged(max_clients=2) as stage:
+            channels = [stage.channel() for _ in range(200)]
+            assert stage.relay.open_clients == 2 + WAITING_ROOM
+            assert [channel.told for channel in channels[2 + WAITING_ROOM :]] == [
+                ["eof", "close"]
+            ] * (198 - WAITING_ROOM)
+            channels[0].deliver(x.setup(LITTLE))
+            assert channels[0].sent.startswith(b"\0"), "told why"
+            assert stage.notices == ["xssh: X11 connection rejected: too many are open"]
+            for channel in channels:
+                channel.client.connection_lost(None)
+            await stage.connected()
+            assert len(stage.notices) == 1
 
     run(test)
 
@@ -548,6 +567,53 @@ def test_a_refusal_that_nobody_takes():
             channel.deliver(x.setup(LITTLE, Authorization(b"", b"")))
             assert stage.notices == [WRONG]
             assert stage.relay.open_clients == 0
+
+    run(test)
+
+
+def test_the_wait_for_windows_is_not_for_channels_that_say_nothing():
+    async def test():
+        async with staged(setup_grace=0.05) as stage:
+            window = await stage.connected()
+            silent = [stage.channel() for _ in range(3)]
+            silent[0].deliver(x.setup(LITTLE)[:9])
+            waiting = asyncio.ensure_future(stage.relay.wait_until_idle())
+            await asyncio.sleep(0.2)
+            assert not waiting.done(), "the window is still open"
+            assert [channel.told for channel in silent] == [[]] * 3
+            window.client.connection_lost(None)
+            await asyncio.wait_for(waiting, 5)
+            assert [channel.told for channel in silent] == [["eof", "close"]] * 3
+
+    run(test)
+
+
+def test_the_wait_for_windows_is_for_one_that_is_just_opening():
+    async def test():
+        async with staged(setup_grace=0.3) as stage:
+            channel = stage.channel()
+            waiting = asyncio.ensure_future(stage.relay.wait_until_idle())
+            await asyncio.sleep(0.05)
+            channel.deliver(x.setup(LITTLE))
+            await until(lambda: bool(stage.servers))
+            await asyncio.sleep(0.5)
+            assert not waiting.done()
+            channel.client.connection_lost(None)
+            await asyncio.wait_for(waiting, 5)
+
+    run(test)
+
+
+def test_the_wait_for_windows_ends_with_the_last_that_said_nothing():
+    async def test():
+        async with staged(setup_grace=60) as stage:
+            channel = stage.channel()
+            waiting = asyncio.ensure_future(stage.relay.wait_until_idle())
+            await asyncio.sleep(0.01)
+            assert not waiting.done()
+            channel.client.connection_lost(None)
+            await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(stage.relay.wait_until_idle(), 5)
 
     run(test)
 

@@ -29,7 +29,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from xsshpy.errors import XsshError
 from xsshpy.remote.xextensions import HIDDEN_EXTENSIONS, ExtensionFilter, build_client_reader
 from xsshpy.remote.xmessages import (
     NO_AUTHORIZATION,
@@ -42,6 +41,16 @@ from xsshpy.remote.xmessages import (
     build_setup_failed,
     build_setup_request,
 )
+from xsshpy.x11.rejections import (
+    SETUP_TOO_LATE,
+    TIMEOUT_EXPIRED,
+    TOO_MANY_CLIENTS,
+    UNREACHABLE,
+    WRONG_AUTHENTICATION,
+    Rejection,
+    describe_failure,
+    describe_reason,
+)
 
 SETUP_TIMEOUT = 30.0
 """How long a client may take for its setup, and the X server to take a connection (seconds)."""
@@ -52,8 +61,16 @@ LINGER = 5.0
 BUFFER = 256 * 1024
 """How much may wait for the X server before the client is told to pause (bytes)."""
 
+SETUP_GRACE = 2.0
+"""How long the end of a session waits for clients that have not said who they are (seconds).
+
+A client's channel is open a round trip before its first bytes arrive."""
+
 MAX_CLIENTS = 512
 """Most clients at one time; X servers themselves take 256 to 2048."""
+
+WAITING_ROOM = 32
+"""How many more are heard, so that they can be told why they are turned away."""
 
 
 class ClientChannel(Protocol):
@@ -80,33 +97,6 @@ class ClientChannel(Protocol):
 
 
 @dataclass(frozen=True)
-class Rejection:
-    """Why a client is turned away: ``notice`` for the user here, ``reason`` for the client."""
-
-    notice: str
-    reason: bytes
-
-
-WRONG_AUTHENTICATION = Rejection(
-    "X11 connection rejected because of wrong authentication.",
-    b"xssh: X11 connection rejected because of wrong authentication\n",
-)
-TIMEOUT_EXPIRED = Rejection(
-    "Rejected X11 connection after ForwardX11Timeout expired",
-    b"xssh: X11 connection rejected after ForwardX11Timeout expired\n",
-)
-TOO_MANY_CLIENTS = Rejection(
-    "xssh: X11 connection rejected: too many are open",
-    b"xssh: X11 connection rejected: too many are open\n",
-)
-SETUP_TOO_LATE = Rejection(
-    "xssh: X11 connection rejected: the client did not say who it is in time",
-    b"xssh: X11 connection rejected: setup took too long\n",
-)
-UNREACHABLE = b"xssh: the local X server cannot be reached\n"
-
-
-@dataclass(frozen=True)
 class RelayOptions:
     """How X clients are carried.
 
@@ -123,6 +113,7 @@ class RelayOptions:
     expired: Callable[[], bool] = lambda: False
     hidden: frozenset[bytes] = HIDDEN_EXTENSIONS
     setup_timeout: float = SETUP_TIMEOUT
+    setup_grace: float = SETUP_GRACE
     linger: float = LINGER
     max_clients: int = MAX_CLIENTS
 
@@ -134,7 +125,8 @@ class X11Relay:
         self.options = options
         self._clients: set[RelayedClient] = set()
         self._closed = False
-        self._idle = asyncio.Event()
+        self._said_full = False
+        self._left = asyncio.Event()
 
     @property
     def open_clients(self) -> int:
@@ -159,39 +151,68 @@ class X11Relay:
         return None
 
     async def wait_until_idle(self) -> None:
-        """Wait until the last client is gone."""
+        """Wait until the last client is gone.
+
+        Those that say nothing do not count: they have ``setup_grace`` to do so, and are closed.
+        """
         while self._clients:
-            await self._idle.wait()
+            if self._has_let_in():
+                self._left.clear()
+                await self._left.wait()
+            elif not (await self._became_empty(self.options.setup_grace) or self._has_let_in()):
+                break
+        for client in list(self._clients):
+            client.close()
 
     async def aclose(self) -> None:
         """Close all clients, and wait until their sockets and tasks are gone."""
         self._closed = True
         for client in list(self._clients):
             client.close()
-        if not await self._became_idle():
+        if not await self._became_empty(self.options.linger):
             for client in list(self._clients):
                 client.abort()
-            await self._became_idle()
+            await self._became_empty(self.options.linger)
 
-    async def _became_idle(self) -> bool:
-        """Wait until no client is left; return False where that takes longer than ``linger``."""
-        if self._clients:
-            try:
-                await asyncio.wait_for(self._idle.wait(), self.options.linger)
-            except asyncio.TimeoutError:
-                return False
+    def _has_let_in(self) -> bool:
+        return any(not client.in_setup for client in self._clients)
+
+    async def _became_empty(self, timeout: float) -> bool:
+        """Wait until no client is left; return False where that takes longer than ``timeout``."""
+        try:
+            await asyncio.wait_for(self._wait_until_empty(), timeout)
+        except asyncio.TimeoutError:
+            return False
         return True
 
+    async def _wait_until_empty(self) -> None:
+        while self._clients:
+            self._left.clear()
+            await self._left.wait()
+
     def _admit(self, client: RelayedClient) -> bool:
-        if not self._closed:
-            self._clients.add(client)
-            self._idle.clear()
-        return not self._closed
+        """Let a client say who it is, unless so many do that the other host means no good."""
+        if self._closed:
+            return False
+        if len(self._clients) >= self.options.max_clients + WAITING_ROOM:
+            self._report(TOO_MANY_CLIENTS)
+            return False
+        self._clients.add(client)
+        return True
 
     def _forget(self, client: RelayedClient) -> None:
         self._clients.discard(client)
-        if not self._clients:
-            self._idle.set()
+        self._left.set()
+        if len(self._clients) < self.options.max_clients:
+            self._said_full = False
+
+    def _report(self, rejection: Rejection) -> None:
+        """Tell the user, of too many clients once as long as there are too many."""
+        if rejection is TOO_MANY_CLIENTS:
+            if self._said_full:
+                return
+            self._said_full = True
+        self.options.report(rejection.notice)
 
 
 class _State(Enum):
@@ -220,6 +241,11 @@ class RelayedClient:
         self._channel_full = False
         self._server_full = False
         self._client_ended = False
+
+    @property
+    def in_setup(self) -> bool:
+        """Whether it has not yet said who it is."""
+        return self._state is _State.SETUP
 
     # -- what the channel calls --
 
@@ -336,7 +362,7 @@ class RelayedClient:
             return
         if self._reader.order is not None:
             self._write_to_channel(build_setup_failed(self._reader.order, rejection.reason))
-        self._options.report(rejection.notice)
+        self._relay._report(rejection)
         self._finish()
 
     # -- the middle --
@@ -470,22 +496,3 @@ def _collect(pieces: Iterator[bytes]) -> tuple[ProtocolError | None, bytes]:
     except ProtocolError as error:
         failure = error
     return failure, b"".join(ready)
-
-
-def describe_failure(error: BaseException) -> str:
-    """Return in one line why the X server could not be reached."""
-    if isinstance(error, (asyncio.TimeoutError, TimeoutError)):
-        return "Connection timed out"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, XsshError):
-        # The line that this becomes part of says already who speaks, and of what.
-        return error.message.partition("\n")[0].removeprefix("xssh: X11: ")
-    return str(error).partition("\n")[0] or type(error).__name__
-
-
-def describe_reason(reply: SetupReply) -> str:
-    """Return in one printable line why the X server does not want a client."""
-    text = reply.reason.decode("ascii", "replace")
-    shown = "".join(letter if letter.isprintable() else " " for letter in text).strip()
-    return shown or "connection refused"
