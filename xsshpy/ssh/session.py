@@ -356,8 +356,9 @@ async def start_process(
         return await channel.start(plan, process)
     except (asyncssh.Error, OSError) as error:
         host = connection.get_extra_info("host") or "the server"
+        closed = f"\nConnection to {host} closed." if plan.pty is not None else ""
         raise SessionError(
-            f"Connection to {host} closed by remote host.",
+            f"Connection to {host} closed by remote host.{closed}",
             evidence=(f"xssh: it ended while the session was being started: {error}",),
             remedy=f"look at the log of the SSH server on {host}",
         ) from None
