@@ -61,11 +61,14 @@ class LogLevel(IntEnum):
 def sanitise(text: str, limit: int = TEXT_LIMIT) -> str:
     r"""Return ``text`` without anything that commands a terminal. Pure and idempotent.
 
-    Control characters but tab, newline and carriage return, characters that change the direction
-    of writing, and bytes that are not UTF-8 (as lone surrogates) become octal, as OpenSSH shows
-    them: ``\033``. What is beyond ``limit`` characters is left out, and said so.
+    Control characters but tabs and line ends, characters that change the direction of writing,
+    and bytes that are not UTF-8 (as lone surrogates) become octal, as OpenSSH shows them:
+    ``\033``. A carriage return is part of a line end or shown as ``\015``: it would let the rest
+    of a line be written over its beginning. What is beyond ``limit`` characters is left out, and
+    said so.
     """
-    shown = "".join(_shown(character) for character in text[:limit])
+    lines = "".join(_shown(character) for character in text[:limit]).split("\r\n")
+    shown = "\r\n".join(line.replace("\r", "\\015") for line in lines)
     if len(text) > limit:
         shown += f"[{len(text) - limit} more characters]"
     return shown
@@ -249,9 +252,7 @@ class Console:
 
 
 def _question(prompt: str) -> str:
-    # A lone carriage return would let a server write over the start of the question.
-    text = sanitise(prompt.replace("\r\n", "\n"), _QUESTION_LIMIT)
-    return text.replace("\r", "\\015")
+    return sanitise(prompt.replace("\r\n", "\n"), _QUESTION_LIMIT)
 
 
 def _decoded(answer: bytes | None) -> str | None:

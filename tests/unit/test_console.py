@@ -162,6 +162,8 @@ assert "asyncio" not in sys.modules
     [
         ("plain ~ text", "plain ~ text"),
         ("a\tb\nc\r\n", "a\tb\nc\r\n"),
+        ("Permission denied.\rAll is well.    ", "Permission denied.\\015All is well.    "),
+        ("a\r\r\nb\r", "a\\015\r\nb\\015"),
         ("\x1b]0;title\x07", "\\033]0;title\\007"),
         ("\x1b[2J\x00\x08\x7f", "\\033[2J\\000\\010\\177"),
         ("\x9b31m", "\\302\\23331m"),
@@ -183,13 +185,14 @@ def test_sanitise(text: str, shown: str) -> None:
 def test_sanitise_leaves_no_control_character_at_all() -> None:
     everything = "".join(map(chr, range(0x3000))) + "\ud800\udfff\U000e0041"
     shown = sanitise(everything)
-    assert not any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in shown if c not in "\t\n\r")
+    assert not any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in shown if c not in "\t\n")
     shown.encode()
 
 
 def test_sanitise_has_a_limit() -> None:
     assert sanitise("x" * 10, 10) == "x" * 10
     assert sanitise("x" * 25, 10) == "x" * 10 + "[15 more characters]"
+    assert sanitise("x" * 9 + "\r\n", 10) == "x" * 9 + "\\015[1 more characters]"
     assert len(sanitise("\x00" * 10_000_000)) < 5 * TEXT_LIMIT
 
 
@@ -390,10 +393,9 @@ def test_batch_mode_asks_nobody(tmp_path: Path) -> None:
     console = Console(environ=environ, batch_mode=True)
 
     async def ask() -> tuple[object, ...]:
-        questions = console.ask_secret("?"), console.ask_line("?"), console.ask_permission("?")
-        return tuple(await asyncio.gather(*questions))
+        return tuple(await asyncio.gather(console.ask_secret("?"), console.ask_line("?")))
 
-    assert asyncio.run(ask()) == (None, None, False)
+    assert asyncio.run(ask()) == (None, None)
     assert not asked.exists()
 
 
