@@ -23,6 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from tests.support.authorities import encode_authority  # noqa: E402
 from tests.support.clients import ClientHome  # noqa: E402
 from tests.support.processes import adopt_orphans, end_popen, find_descendants  # noqa: E402
 from tests.support.sshd import KeyRing, ServerOptions, SshServer  # noqa: E402
@@ -32,7 +33,6 @@ from tests.support.xvfb import Xvfb  # noqa: E402
 from xsshpy.errors import XsshError  # noqa: E402
 from xsshpy.x11.authority import (  # noqa: E402
     Family,
-    encode_authority,
     find_authority_files,
     find_cookie,
 )

@@ -59,18 +59,13 @@ _DEFAULTS = (
 )
 
 
-async def run_askpass(
-    program: str, question: str, environ: Mapping[str, str], *, hint: str = ""
-) -> bytes | None:
+async def run_askpass(program: str, question: str, environ: Mapping[str, str]) -> bytes | None:
     """Run ``program`` with ``question`` and return its answer, without what follows its first line.
 
-    None means that the user refused: an exit status other than 0. ``hint`` is handed over as
-    SSH_ASKPASS_PROMPT (``confirm``: a yes or no, ``none``: nothing to answer). A cancelled call
-    ends the program. Raises OSError where the program can't be started.
+    None means that the user refused: an exit status other than 0. A cancelled call ends the
+    program. Raises OSError where the program can't be started.
     """
     variables = dict(environ)
-    if hint:
-        variables["SSH_ASKPASS_PROMPT"] = hint
     readable, writable = os.pipe()
     try:
         try:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.authorities import encode_authority
 from xsshpy.errors import DisplayError
 from xsshpy.x11.authority import (
     COOKIE_PROTOCOL,
     AuthorityEntry,
     AuthorityError,
-    encode_authority,
     parse_authority,
     select_cookie,
     unsupported_protocols,

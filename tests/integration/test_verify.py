@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.authorities import encode_authority
 from tests.support.processes import is_alive, wait_until
 from tests.support.tools import require_tool
 from tests.support.xvfb import Xvfb
@@ -27,7 +28,6 @@ from xsshpy.x11.authority import (
     COOKIE_PROTOCOL,
     AuthorityEntry,
     Family,
-    encode_authority,
     find_cookie,
 )
 from xsshpy.x11.display import parse_display

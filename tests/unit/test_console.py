@@ -483,18 +483,6 @@ def test_askpass_gets_question_and_environment(tmp_path: Path) -> None:
     environ = {"DISPLAY": ":9", "SSH_ASKPASS": program, "MARK": "m"}
     assert ask_without_terminal(environ, "two\nlines\x1b\x00 é? ")[0] == "yes"
     assert record.read_text() == "1|two\nlines\\033\\000 é? |m|unset"
-    console = Console(environ=environ, tty_path=NO_TTY)
-    assert asyncio.run(console.ask_permission("add? ")) is True
-    assert record.read_text() == "1|add? |m|confirm"
-
-
-@pytest.mark.parametrize(
-    ("body", "granted"), [("echo yes", True), ("echo YES", True), ("exit 0", True),
-                          ("echo no", False), ("exit 1", False)]
-)  # fmt: skip
-def test_permission(tmp_path: Path, body: str, granted: bool) -> None:
-    environ = {"DISPLAY": ":9", "SSH_ASKPASS": stub(tmp_path, body)}
-    assert asyncio.run(Console(environ=environ).ask_permission("?")) is granted
 
 
 def test_program_is_found_on_path_and_run_without_interpreter_line(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from xsshpy.terminal.escapes import (
-    ALL_COMMANDS,
     Background,
     CommandLine,
     Data,
@@ -205,13 +204,13 @@ SSH_HELP = (
 
 
 def test_help_is_that_of_ssh() -> None:
-    assert help_text(TILDE, ALL_COMMANDS) == SSH_HELP
+    assert help_text(TILDE, Event.__subclasses__()) == SSH_HELP
 
 
 def test_help_lists_only_what_is_supported() -> None:
-    text = help_text(ord("%"), {Disconnect, Help, MoreVerbose}, multiplexed=True)
+    text = help_text(ord("%"), {Disconnect, Help, MoreVerbose})
     assert text.split("\r\n")[2:-3] == [
-        " %.   - terminate session",
+        " %.   - terminate connection (and any multiplexed sessions)",
         " %?   - this message",
     ]
 

@@ -112,9 +112,6 @@ _HELP: tuple[tuple[str, str, frozenset[type[Event]]], ...] = (
     ("?", "this message", frozenset({Help})),
 )
 
-ALL_COMMANDS: frozenset[type[Event]] = frozenset(_LETTERS)
-"""Every kind of event but Data."""
-
 
 class EscapeParser:
     """Finds the escapes in what is typed, however it is cut into pieces.
@@ -222,17 +219,14 @@ def _bad_escape(text: str) -> ValueError:
     return ValueError(f"Bad escape character {text!r}")
 
 
-def help_text(escape: int, supported: Collection[type[Event]], *, multiplexed: bool = False) -> str:
+def help_text(escape: int, supported: Collection[type[Event]]) -> str:
     r"""Return OpenSSH's answer to ``~?``, reduced to the kinds of event in ``supported``.
 
-    Lines end in ``\r\n``: the terminal is in raw mode. ``multiplexed`` says that the session
-    rides on another process's connection: ``~.`` then ends no more than the session.
+    Lines end in ``\r\n``: the terminal is in raw mode.
     """
     lines = [f"{_shown(escape)}?", "Supported escape sequences:"]
     for letter, text, kinds in _HELP:
         if kinds.issubset(supported):
-            if multiplexed and letter == ".":
-                text = "terminate session"
             lines.append(f" {_shown(escape)}{letter:<3} - {text}")
     twice = _shown(escape) * 2
     lines.append(f" {twice}   - send the escape character by typing it twice")

@@ -205,11 +205,6 @@ class RawTerminal:
         """Whether the terminal is to be raw, though it may not be while in the background."""
         return self._wanted
 
-    @property
-    def saved_modes(self) -> Modes | None:
-        """The modes the terminal will get back; None while it is not raw."""
-        return self._saved
-
     def enter(self) -> bool:
         """Enter raw mode; return whether the terminal is raw now. Does nothing the second time."""
         if not self._wanted:

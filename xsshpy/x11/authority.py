@@ -36,7 +36,6 @@ MAX_ENTRIES = 4096
 COOKIE_PROTOCOL = b"MIT-MAGIC-COOKIE-1"
 """The one authorization protocol that is used."""
 
-_MAX_FIELD = 0xFFFF
 _MAX_FOUND = 16
 
 
@@ -119,20 +118,6 @@ def _parse_entry(data: bytes, offset: int) -> tuple[AuthorityEntry, int] | None:
         offset += length
     address, number, name, secret = fields
     return AuthorityEntry(family, address, number, name, secret), offset
-
-
-def encode_authority(entries: Iterable[AuthorityEntry]) -> bytes:
-    """Return the file that holds ``entries``; AuthorityError for a field that doesn't fit."""
-    out = bytearray()
-    for entry in entries:
-        if not 0 <= entry.family <= _MAX_FIELD:
-            raise AuthorityError(f"xssh: X11: Xauthority family {entry.family} is out of range")
-        out += struct.pack(">H", entry.family)
-        for text in (entry.address, entry.number, entry.name, entry.data):
-            if len(text) > _MAX_FIELD:
-                raise AuthorityError("xssh: X11: an Xauthority field is longer than 65535 bytes")
-            out += struct.pack(">H", len(text)) + text
-    return bytes(out)
 
 
 def find_authority_files(
