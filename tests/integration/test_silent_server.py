@@ -218,10 +218,10 @@ def test_a_connection_that_ends_while_the_session_starts(
 ) -> None:
     assert isinstance(odd.server, OddServer)
     odd.server.cut_at = cut_at
-    expected = odd.run("ssh", *words)
     done = odd.run("xssh", *words)
-    assert expected.stderr.startswith("Connection to 127.0.0.1 closed by remote host.\n")
-    assert_given_up(done, expected.stderr)
+    # ssh's words; its own next write may fail first, and then it says that instead.
+    closed = "Connection to 127.0.0.1 closed.\n" if "-tt" in words else ""
+    assert_given_up(done, f"Connection to 127.0.0.1 closed by remote host.\n{closed}")
 
 
 @pytest.mark.parametrize("words", [["-X"], ["-Y", "-tt"], ["-Y"]])
@@ -230,9 +230,7 @@ def test_a_connection_that_ends_at_the_request_for_x11(
 ) -> None:
     assert isinstance(odd.server, OddServer)
     odd.server.cut_at = "x11-req"
-    for program in ("ssh", "xssh"):
-        argv = [*PROGRAMS[program], *odd.home.arguments, *words, "server", "true"]
-        done = run(argv, env=odd.home.environment(xvfb))
-        assert (done.status, done.stdout) == (255, b""), done
-        assert "Connection to 127.0.0.1 closed by remote host." in done.stderr
-        assert "internal error" not in done.stderr
+    argv = [*PROGRAMS["xssh"], *odd.home.arguments, *words, "server", "true"]
+    done = run(argv, env=odd.home.environment(xvfb))
+    closed = "Connection to 127.0.0.1 closed.\n" if "-tt" in words else ""
+    assert_given_up(done, f"Connection to 127.0.0.1 closed by remote host.\n{closed}")
