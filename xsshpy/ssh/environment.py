@@ -32,7 +32,7 @@ _PROTOCOL_COMMANDS = re.compile(
         | bzr\s+serve\s+--inet
         | bup\s+(?:\S+\s+)*server
         | unison\s+-server
-        | rdiff-backup\s+(?:\S+\s+)*--?server
+        | rdiff-backup\s+(?:\S+\s+)*(?:--)?server
         | rclone\s+serve\s+.*--stdio
         | mosh-server
     )(?=[\s'";&|]|$)""",
