@@ -1,0 +1,50 @@
+"""Which request starts the remote program, and with which words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from xsshpy.ssh.environment import login_shell_command, wrap_command
+from xsshpy.ssh.session import Grants, SessionPlan, decide_program
+
+GRANTED = Grants(x11=True, backend_accepted=False)
+SHOWN = SessionPlan(command="plot it", backend="TkAgg")
+
+
+@pytest.mark.parametrize(
+    ("plan", "grants"),
+    [
+        (SHOWN, Grants(x11=False, backend_accepted=False)),
+        (SHOWN, Grants(x11=False, backend_accepted=True)),
+        (SHOWN, Grants(x11=True, backend_accepted=True)),
+        (replace(SHOWN, backend=None), GRANTED),
+        (replace(SHOWN, settles_environment=True), GRANTED),
+        (replace(SHOWN, is_forced=lambda: True), GRANTED),
+        (replace(SHOWN, command="rsync --server ."), GRANTED),
+        (replace(SHOWN, command="  odd 'words'\n\\"), Grants(x11=False, backend_accepted=False)),
+    ],
+)
+def test_nothing_is_put_before_the_command(plan: SessionPlan, grants: Grants) -> None:
+    assert decide_program(plan, grants) == (b"exec", plan.command)
+    if "rsync" not in plan.command:
+        assert decide_program(replace(plan, command=""), grants) == (b"shell", "")
+
+
+@pytest.mark.parametrize("command", ["plot it", " ", "-x", "a\nb", "x" * 200_000])
+def test_the_variable_is_put_before_the_command_as_typed(command: str) -> None:
+    request, words = decide_program(replace(SHOWN, command=command), GRANTED)
+    assert (request, words) == (b"exec", wrap_command(command, "TkAgg"))
+    assert words.endswith(command)
+
+
+def test_a_login_shell_with_a_display_is_a_command() -> None:
+    plan = replace(SHOWN, command="")
+    assert decide_program(plan, GRANTED) == (b"exec", login_shell_command("TkAgg"))
+
+
+@pytest.mark.parametrize("grants", [GRANTED, Grants(x11=False, backend_accepted=False)])
+def test_a_subsystem_is_named_alone(grants: Grants) -> None:
+    plan = replace(SHOWN, command="sftp", subsystem=True)
+    assert decide_program(plan, grants) == (b"subsystem", "sftp")
