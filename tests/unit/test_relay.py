@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from tests.support import xstreams as x
+from tests.support.loops import until
 from xsshpy.errors import DisplayError
 from xsshpy.remote.xmessages import Authorization, ByteOrder, build_setup_failed
 from xsshpy.x11.relay import WAITING_ROOM, RelayedClient, RelayOptions, X11Relay
@@ -112,14 +113,6 @@ class Stage:
         await until(lambda: channel.sent == x.setup_success(order))
         channel.sent = b""
         return channel
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + 10
-    while not condition():
-        assert loop.time() < deadline, "did not happen in time"
-        await asyncio.sleep(0.002)
 
 
 @contextlib.asynccontextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.loops import until
 from xsshpy.terminal.streams import READ_SIZE, InputPump
 
 KINDS = ("pipe", "fifo", "terminal", "master", "socket")
@@ -61,14 +62,6 @@ class Reader:
 
     def end(self) -> None:
         self.ended += 1
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + 10
-    while not condition():
-        assert loop.time() < deadline, "did not happen in time"
-        await asyncio.sleep(0.002)
 
 
 @pytest.mark.parametrize("kind", KINDS)
