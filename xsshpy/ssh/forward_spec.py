@@ -256,7 +256,7 @@ def _expand(text: str, environ: Mapping[str, str]) -> str:
 
 def _named_port(text: str) -> int:
     """Return a port by its number or its service's name; 0 where there is none."""
-    if re.fullmatch("[0-9]{1,10}", text):
+    if re.fullmatch(r"\s*\+?[0-9]{1,10}", text):  # as strtonum(3) takes it
         return int(text)
     try:
         return socket.getservbyname(text, "tcp")
