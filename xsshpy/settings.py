@@ -25,6 +25,7 @@ SSH_CONFIG_DEADLINE = 60.0
 """Seconds that ``ssh -G`` may take: ``Match exec`` runs the user's own commands."""
 
 _LONG_COMMAND = 32 << 10
+_MOST_DIGITS = 18
 _NO_TERMINAL_NOTICE = "Pseudo-terminal will not be allocated because stdin is not a terminal."
 
 
@@ -150,6 +151,10 @@ def parse_keywords(text: str) -> dict[str, tuple[str, ...]]:
     return {keyword: tuple(values) for keyword, values in found.items()}
 
 
+def _count(text: str, default: int = 0) -> int:
+    return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else default
+
+
 class _Reader:
     """Typed access to the keywords that ``ssh -G`` printed."""
 
@@ -171,7 +176,7 @@ class _Reader:
 
     def number(self, keyword: str, default: int = 0) -> int:
         value = self.text(keyword)
-        return int(value) if value.isdecimal() else default
+        return _count(value, default)
 
     def names(self, keyword: str) -> tuple[str, ...]:
         """Return a comma-separated list."""
@@ -189,8 +194,9 @@ class _Reader:
         a path belongs to the one before it, which has spaces in its name.
         """
         value = self.optional(keyword)
-        if value.count('"') and value.count('"') % 2 == 0:
-            return tuple(shlex.split(value))
+        if '"' in value:
+            with contextlib.suppress(ValueError):  # the quotes are part of a name
+                return tuple(shlex.split(value))
         paths: list[str] = []
         for word in value.split(" "):
             if not paths or word.startswith(("/", "~", "%", "$")):
@@ -241,8 +247,8 @@ def parse_settings(text: str, host: str, environ: Mapping[str, str]) -> Settings
         pubkey_accepted_algorithms=read.names("pubkeyacceptedalgorithms"),
         ca_signature_algorithms=read.names("casignaturealgorithms"),
         required_rsa_size=read.number("requiredrsasize", 1024),
-        rekey_bytes=int(rekey[0]) if rekey[0].isdecimal() else 0,
-        rekey_seconds=int(rekey[1]) if rekey[1].isdecimal() else 0,
+        rekey_bytes=_count(rekey[0]),
+        rekey_seconds=_count(rekey[1]),
         strict_host_key_checking=read.text("stricthostkeychecking", "ask").lower(),
         host_key_alias=read.optional("hostkeyalias"),
         user_known_hosts_files=tuple(map(_expand_home, read.paths("userknownhostsfile"))),

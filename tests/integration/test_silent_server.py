@@ -145,7 +145,7 @@ def test_an_askpass_program_may_take_longer(slow: Beside, short_directory: Path)
 
 @pytest.mark.parametrize(
     "program",
-    ["ssh", pytest.param("xssh", marks=pytest.mark.xfail(reason="it is cut off", strict=True))],
+    ["ssh", "xssh"],
 )
 def test_an_agent_that_asks_its_user_may_take_longer(
     client_home: ClientHome,

@@ -121,6 +121,8 @@ class SshServer:
         self.client_key = str(keys.client_key)
         self.home = options.home or directory / "home"
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # With this in place fish does not read every manual page in the background.
+        (self.home / ".local/share/fish/generated_completions").mkdir(parents=True, exist_ok=True)
         self.user = options.user if options.isolation == "passwd" else getpass.getuser()
         self.authorized_keys = directory / "authorized_keys"
         self.authorize(keys.client_key, options.key_options)

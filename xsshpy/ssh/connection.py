@@ -13,14 +13,16 @@ Some things differ from asyncssh's own client:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import AnyStr, Protocol
 
 import asyncssh
 from asyncssh.channel import SSHChannel, SSHTCPChannel, SSHX11Channel
 from asyncssh.constants import MSG_DISCONNECT, MSG_KEXINIT, MSG_USERAUTH_FAILURE
 from asyncssh.packet import SSHPacket, SSHPacketLogger
+from asyncssh.public_key import SigningKey
 
 from xsshpy.errors import HostKeyError
 
@@ -108,6 +110,7 @@ class ClientConnection(asyncssh.SSHClientConnection):
         self._question: asyncio.Task[None] | None = None
         self._held_up = False
         self._last_moved = loop.time()
+        self._our_turns = 0
         self.authenticating = False
         self.offered_methods: tuple[str, ...] = ()
         self.first_words = b""
@@ -252,8 +255,34 @@ class ClientConnection(asyncssh.SSHClientConnection):
 
     @property
     def idle(self) -> float:
-        """Seconds since anything was sent or received."""
-        return self._loop.time() - self._last_moved
+        """Seconds since anything was sent or received; none while it is our turn to answer."""
+        return 0.0 if self._our_turns else self._loop.time() - self._last_moved
+
+    @contextlib.contextmanager
+    def _our_turn(self) -> Iterator[None]:
+        """The server waits for us: an agent may ask its user, who takes his time."""
+        self._our_turns += 1
+        try:
+            yield
+        finally:
+            self._our_turns -= 1
+            self._last_moved = self._loop.time()
+
+    async def public_key_auth_requested(self) -> asyncssh.SSHKeyPair | None:
+        """Find the next key to offer."""
+        with self._our_turn():
+            return await super().public_key_auth_requested()
+
+    async def send_userauth_request(
+        self,
+        method: bytes,
+        *args: bytes,
+        key: SigningKey | None = None,
+        trivial: bool = True,
+    ) -> None:
+        """Send a request, which the key has to sign first."""
+        with self._our_turn():
+            await super().send_userauth_request(method, *args, key=key, trivial=trivial)
 
     def cancel_question(self) -> None:
         """Take back a question that nobody will answer any more."""
