@@ -26,28 +26,47 @@ SSH_FLAGS = {
     "A": "forward the authentication agent",
     "a": "do not forward the authentication agent",
     "C": "compress the connection",
+    "f": "go to the background once logged in",
+    "G": "show the configuration for this host, as ssh reads it, and exit",
+    "g": "let other hosts connect to forwarded local ports",
+    "K": "pass Kerberos credentials on (not supported)",
+    "k": "Kerberos credentials stay here",
+    "N": "no remote command: only forwards",
     "n": "take stdin from /dev/null",
     "q": "quiet: only fatal errors",
+    "s": "the command is the name of a subsystem",
     "T": "no pseudo-terminal",
+    "V": "show versions and exit",
     "t": "a pseudo-terminal even for a command; -tt even without a local one",
     "v": "say what is going on; up to three times",
     "X": "X11 forwarding, untrusted where ForwardX11Trusted says so",
     "x": "no X11 forwarding",
     "Y": "trusted X11 forwarding",
+    "y": "log to syslog instead of stderr",
 }
 SSH_VALUES = {
+    "B": ("INTERFACE", "local interface to connect from"),
     "b": ("ADDRESS", "local address to connect from"),
     "c": ("CIPHERS", "ciphers, best first"),
+    "D": ("[ADDRESS:]PORT", "a local SOCKS proxy through the server"),
+    "E": ("FILE", "log to this file instead of stderr"),
     "e": ("CHAR", "escape character, ~ by default, or none"),
     "F": ("FILE", "another configuration file"),
+    "I": ("LIBRARY", "a PKCS#11 library with keys (not supported)"),
     "i": ("FILE", "private key to log in with"),
     "J": ("HOSTS", "jump hosts, separated by commas"),
+    "L": ("[ADDRESS:]PORT:HOST:PORT", "forward a local port, or socket path, to there"),
     "l": ("USER", "user to log in as"),
     "m": ("MACS", "message authentication codes, best first"),
     "o": ("KEYWORD=VALUE", "any option of ssh_config(5)"),
+    "P": ("TAG", "a tag for Match tagged"),
     "p": ("PORT", "port of the server"),
+    "Q": ("WHAT", "list what ssh supports, such as cipher"),
+    "R": ("[ADDRESS:]PORT[:HOST:PORT]", "forward a port of the server to here"),
+    "W": ("HOST:PORT", "tie stdin and stdout to a port as seen from the server"),
+    "w": ("LOCAL[:REMOTE]", "a tunnel device (not supported)"),
 }
-UNSUPPORTED = "BDEfGgIKkLMNOPQRSsVWwy"
+UNSUPPORTED = "MOS"
 """ssh's other letters: refused by name, because an option ignored in silence is a trap."""
 
 BACKEND_PATTERN = r"[A-Za-z0-9_.:/+-]+"
@@ -174,7 +193,7 @@ def _check_backend(
     envvar="XSSH_BACKEND",
     help="matplotlib backend where a display is granted (default: TkAgg); none: leave it alone",
 )
-@click.option("--version", is_flag=True, help="show the version and exit")
+@click.option("--version", "show_version", is_flag=True, help="show the version and exit")
 @click.option("--help", "show_help", is_flag=True, help="show this text and exit")
 @click.pass_context
 def command_line(
@@ -182,17 +201,19 @@ def command_line(
     script: str | None,
     python: str | None,
     backend: str | None,
-    version: bool,
+    show_version: bool,
     show_help: bool,
 ) -> Invocation | None:
     """Turn the parsed options into an Invocation, or answer at once."""
-    if version:
+    if show_version:
         click.echo(f"xssh {__version__}")
         return None
     if show_help:
         click.echo(ctx.get_help())
         return None
     options, destination, rest = ctx.obj
+    if _answered_by_ssh(options, destination, rest):
+        return None
     if not destination:
         raise UsageFailure("no host given", ctx)
     if python is not None and script is None:
@@ -208,6 +229,35 @@ def command_line(
         python=python,
         backend=backend,
     )
+
+
+def _answered_by_ssh(
+    options: tuple[tuple[str, str | None], ...], destination: str, rest: tuple[str, ...]
+) -> bool:
+    """Answer -V, and let the machine's own ssh answer -Q and -G. Says whether one was given."""
+    given = dict(options)
+    if "V" in given:
+        from importlib.metadata import version
+
+        click.echo(f"xssh {__version__}, asyncssh {version('asyncssh')}, ", nl=False, err=True)
+        _replace_by_ssh(["-V"], otherwise="no OpenSSH to read the configuration with")
+        return True
+    if "Q" in given:
+        _replace_by_ssh(["-Q", given["Q"] or ""])
+    if "G" in given and destination:
+        words = Invocation(destination, ssh_options=options).ssh_arguments()
+        _replace_by_ssh([*words, "--", destination, *rest])
+    return bool({"Q", "G"} & set(given)) and bool(destination or "Q" in given)
+
+
+def _replace_by_ssh(arguments: list[str], otherwise: str = "") -> None:
+    """Become ``ssh``. Where there is none, say ``otherwise`` or raise UsageFailure."""
+    try:
+        os.execvp("ssh", ["ssh", *arguments])
+    except OSError:
+        if not otherwise:
+            raise UsageFailure("this option is answered by `ssh`, which is not installed") from None
+        click.echo(otherwise, err=True)
 
 
 _LONG_OPTIONS_WITH_VALUE = {

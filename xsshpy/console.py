@@ -13,7 +13,7 @@ import select
 import unicodedata
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Protocol
 
 from xsshpy.errors import XsshError
 
@@ -32,6 +32,16 @@ _BIDI_CONTROLS = frozenset(
     "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 )
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
+
+class LogStream(Protocol):
+    """Where messages may go besides a descriptor."""
+
+    def write(self, data: bytes, /) -> int:
+        """Take one message."""
+
+    def flush(self) -> None:
+        """Let go of what waits."""
 
 
 class LogLevel(IntEnum):
@@ -98,7 +108,7 @@ class Console:
         self,
         level: LogLevel = LogLevel.INFO,
         *,
-        stderr: int | BinaryIO = 2,
+        stderr: int | LogStream = 2,
         environ: Mapping[str, str] | None = None,
         tty_path: str = "/dev/tty",
         batch_mode: bool = False,

@@ -57,6 +57,10 @@ class AuthenticationError(XsshError):
     """The server accepted none of the ways to log in."""
 
 
+class ForwardError(XsshError):
+    """A port or socket could not be forwarded, and ExitOnForwardFailure says to end the run."""
+
+
 class SessionError(XsshError):
     """The session could not be started, or ended without an exit status."""
 

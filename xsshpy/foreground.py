@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xsshpy.console import Console
-from xsshpy.settings import Invocation, Settings
+from xsshpy.settings import Settings
 from xsshpy.terminal import escapes
 from xsshpy.terminal.streams import InputPump
 from xsshpy.terminal.tty import RawTerminal, read_size, suspend
 
 if TYPE_CHECKING:
+    from xsshpy.ssh.connection import ClientConnection
     from xsshpy.ssh.session import RemoteProcess
 
 STDIN, STDOUT, STDERR = 0, 1, 2
@@ -27,6 +28,8 @@ SUPPORTED_ESCAPES = (
     escapes.Disconnect,
     escapes.Suspend,
     escapes.Help,
+    escapes.ListForwardings,
+    escapes.Rekey,
     escapes.SendBreak,
     escapes.MoreVerbose,
     escapes.LessVerbose,
@@ -44,10 +47,10 @@ class Streams:
 
 
 def decide_streams(
-    settings: Settings, command: str, *, stdin_is_terminal: bool
+    settings: Settings, has_program: bool, *, stdin_is_terminal: bool
 ) -> tuple[Streams, str]:
     """Decide about the pty as ssh does; the second value is a line for the user, or empty."""
-    wanted = {"no": False, "false": False, "auto": not command}.get(settings.request_tty, True)
+    wanted = {"no": False, "false": False, "auto": not has_program}.get(settings.request_tty, True)
     forced = settings.request_tty == "force"
     notice = ""
     if wanted and not forced and (not stdin_is_terminal or settings.stdin_null):
@@ -61,9 +64,16 @@ class Attendance:
     """One remote process attended to at the terminal."""
 
     def __init__(
-        self, process: RemoteProcess, settings: Settings, console: Console, streams: Streams
+        self,
+        process: RemoteProcess,
+        connection: ClientConnection,
+        settings: Settings,
+        console: Console,
+        streams: Streams,
     ) -> None:
         self._process = process
+        self._connection = connection
+        self._describe_forwards: Callable[[], str] = lambda: ""
         self._settings = settings
         self._console = console
         self._streams = streams
@@ -75,13 +85,17 @@ class Attendance:
         self._break_off: Callable[[], object] = lambda: None
         self._null = os.open(os.devnull, os.O_RDONLY) if streams.null_input else -1
         self.disconnected = False
-        self.killed = False
+        self.killed = 0
 
-    async def attend(self, linger: Callable[[], Awaitable[None]]) -> None:
+    async def attend(
+        self, linger: Callable[[], Awaitable[None]], describe_forwards: Callable[[], str]
+    ) -> None:
         """Return when the process has ended and ``linger`` is done, or the user broke off.
 
-        ``linger`` waits for what outlives the process: its windows.
+        ``linger`` waits for what outlives the process: its windows and forwarded connections,
+        which ``describe_forwards`` lists for the ~# escape.
         """
+        self._describe_forwards = describe_forwards
         self._handle_signals()
         try:
             if self._streams.raw and self._terminal.enter():
@@ -134,6 +148,10 @@ class Attendance:
         elif isinstance(event, escapes.SendBreak):
             self._console.show(escapes.echo_text(event, self._escape))
             self._process.send_break()
+        elif isinstance(event, escapes.ListForwardings):
+            self._console.show(escapes.echo_text(event, self._escape) + self._describe_forwards())
+        elif isinstance(event, escapes.Rekey):
+            self._connection.rekey()
         elif isinstance(event, escapes.Suspend):
             self._console.show(escapes.echo_text(event, self._escape))
             self._suspend()
@@ -168,7 +186,7 @@ class Attendance:
         self._break_off()
 
     def _end_by_signal(self, number: int) -> None:
-        self.killed = True
+        self.killed = number
         self._console.verbose(f"Killed by signal {number}.")
         self._end()
 
@@ -184,8 +202,3 @@ class Attendance:
     def _release_signals(self) -> None:
         for number in (*_ENDING_SIGNALS, signal.SIGWINCH, signal.SIGCONT):
             self._loop.remove_signal_handler(number)
-
-
-def chosen_command(invocation: Invocation, settings: Settings) -> str:
-    """Return the remote command: the one typed, or RemoteCommand."""
-    return invocation.command or settings.remote_command

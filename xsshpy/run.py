@@ -12,35 +12,34 @@ import asyncio
 import contextlib
 import importlib
 import os
-import re
 import signal
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xsshpy.console import Console, LogLevel
-from xsshpy.errors import EXIT_FAILURE, DisplayError, SettingsError, XsshError
+from xsshpy.background import start_in_background
+from xsshpy.console import Console, LogLevel, LogStream
+from xsshpy.errors import EXIT_FAILURE, DisplayError, ForwardError, SettingsError, XsshError
 from xsshpy.foreground import (
     STDERR,
     STDIN,
     STDOUT,
     Attendance,
     Streams,
-    chosen_command,
     decide_streams,
 )
+from xsshpy.logfile import SystemLog, open_log_file
 from xsshpy.settings import Invocation, Settings
 from xsshpy.ssh.resolve import resolve_settings
-from xsshpy.terminal.tty import read_modes, read_size, sanitise_standard_descriptors
+from xsshpy.terminal.tty import sanitise_standard_descriptors
 from xsshpy.unsupported import find_unsupported
 
 if TYPE_CHECKING:
     from xsshpy.ssh.connect import Session
-    from xsshpy.ssh.session import RemoteProcess, SessionPlan
+    from xsshpy.ssh.forward import Forwarder
+    from xsshpy.ssh.session import RemoteProcess
     from xsshpy.x11.native import NativeForwarding
-
-COOKIE_NAME = b"MIT-MAGIC-COOKIE-1"
 
 _FATAL_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
@@ -60,20 +59,27 @@ def run(invocation: Invocation, environ: Mapping[str, str]) -> int:
     """
     sanitise_standard_descriptors()
     script = _read_script(invocation)
+    detach = _nothing_to_detach
+    if invocation.count("f"):
+        is_child, detach, status = start_in_background()
+        if not is_child:
+            return status
     try:
-        return asyncio.run(_run_until_signal(invocation, environ, script))
+        return asyncio.run(_run_until_signal(_Task(invocation, environ, script, detach)))
     except Interrupted as interrupted:
         signal.signal(interrupted.number, signal.SIG_DFL)
         os.kill(os.getpid(), interrupted.number)
         return 128 + interrupted.number
 
 
-async def _run_until_signal(
-    invocation: Invocation, environ: Mapping[str, str], script: bytes | None
-) -> int:
+def _nothing_to_detach() -> None:
+    """Without -f the run stays in the foreground."""
+
+
+async def _run_until_signal(task: _Task) -> int:
     """Run the story; a fatal signal cancels it, so that everything is put back on the way out."""
     loop = asyncio.get_running_loop()
-    story = asyncio.create_task(_tell(invocation, environ, script))
+    story = asyncio.create_task(_tell(task))
     received: list[int] = []
 
     def stop(number: int) -> None:
@@ -91,15 +97,16 @@ async def _run_until_signal(
         raise Interrupted(received[0]) from None
 
 
-async def _tell(invocation: Invocation, environ: Mapping[str, str], script: bytes | None) -> int:
-    console = Console(environ=environ)
+async def _tell(task: _Task) -> int:
+    console = Console(environ=task.environ, stderr=_log_destination(task.invocation))
     asyncio.get_running_loop().set_exception_handler(
         lambda _, context: console.debug(1, f"event loop: {context.get('message')}")
     )
     try:
-        return await _tell_story(invocation, environ, console, script)
+        return await _tell_story(task, console)
     except XsshError as error:
-        console.report(error)
+        if error.message:  # ForwardError has been told for each forward
+            console.report(error)
         return EXIT_FAILURE
     except Exception as error:
         console.debug(1, traceback.format_exc())
@@ -110,35 +117,50 @@ async def _tell(invocation: Invocation, environ: Mapping[str, str], script: byte
         return EXIT_FAILURE
 
 
-async def _tell_story(
-    invocation: Invocation, environ: Mapping[str, str], console: Console, script: bytes | None
-) -> int:
+async def _tell_story(task: _Task, console: Console) -> int:
     loop = asyncio.get_running_loop()
     loading = loop.run_in_executor(None, importlib.import_module, "xsshpy.ssh.connect")
-    settings = await _settle_settings(invocation, environ, console)
+    settings = await _settle_settings(task, console)
     async with contextlib.AsyncExitStack() as stack:
-        x11 = asyncio.create_task(_prepare_x11(invocation, settings, environ, console))
+        notices = _HeldNotices(console)
+        x11 = asyncio.create_task(_prepare_x11(task, settings, console, notices.take))
         stack.push_async_callback(_close_x11, x11)
         await loading
         from xsshpy.ssh.connect import connect
 
-        session = await connect(settings, invocation, console, environ)
+        session = await connect(settings, task.invocation, console, task.environ)
         stack.push_async_callback(session.close)
         await _run_local_command(settings, console)
-        return await _run_session(
-            _Run(invocation, settings, console, environ, session), await x11, script
-        )
+        run = _Run(task, settings, console, session, await _open_forwards(stack, settings, session))
+        target = task.invocation.value_of("W")
+        if target is not None:
+            return await _run_stdio_forward(run, target)
+        if settings.session_type == "none":
+            return await _wait_without_session(run)
+        forwarding = await x11
+        notices.release()
+        return await _run_session(run, forwarding)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What was asked for. ``detach`` goes to the background, where -f says so."""
+
+    invocation: Invocation
+    environ: Mapping[str, str]
+    script: bytes | None
+    detach: Callable[[], None]
 
 
 @dataclass(frozen=True)
 class _Run:
     """What the later part of the story needs to know."""
 
-    invocation: Invocation
+    task: _Task
     settings: Settings
     console: Console
-    environ: Mapping[str, str]
     session: Session
+    forwarder: Forwarder
 
 
 def _read_script(invocation: Invocation) -> bytes | None:
@@ -150,6 +172,14 @@ def _read_script(invocation: Invocation) -> bytes | None:
     return read_script(invocation.script)
 
 
+def _log_destination(invocation: Invocation) -> int | LogStream:
+    """Return where messages go: stderr, -E's file, or the system's log for -y."""
+    path = invocation.value_of("E")
+    if path is not None:
+        return open_log_file(path)
+    return SystemLog() if invocation.count("y") else STDERR
+
+
 def _early_level(invocation: Invocation) -> LogLevel:
     """Return the level until the configuration is read: what -q and -v say."""
     if invocation.last_of("qv") == "q":
@@ -158,43 +188,67 @@ def _early_level(invocation: Invocation) -> LogLevel:
     return LogLevel(LogLevel.VERBOSE + loudness) if loudness else LogLevel.INFO
 
 
-async def _settle_settings(
-    invocation: Invocation, environ: Mapping[str, str], console: Console
-) -> Settings:
+async def _settle_settings(task: _Task, console: Console) -> Settings:
     """Read the configuration, and set up the console as it says."""
+    invocation = task.invocation
     console.level = _early_level(invocation)
-    settings = await resolve_settings(invocation, environ, console)
+    settings = await resolve_settings(invocation, task.environ, console)
     console.level = LogLevel.parse(settings.log_level)
     console.batch_mode = settings.batch_mode
     if invocation.command and settings.remote_command:
         raise SettingsError("Cannot execute command-line and remote command.")
-    for line in find_unsupported(settings.keywords):
+    for line in find_unsupported(settings.keywords, forks=bool(invocation.count("f"))):
         console.notice(line)
     return settings
 
 
+class _HeldNotices:
+    """Lines about X11 wait for the login: they must not stand between its questions, nor after
+    them where there is no session in the end."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._held: list[str] | None = []
+
+    def take(self, line: str) -> None:
+        """Show a line, or keep it."""
+        if self._held is None:
+            self._console.notice(line)
+        else:
+            self._held.append(line)
+
+    def release(self) -> None:
+        """Show what was kept, and what comes from now on."""
+        held, self._held = self._held or [], None
+        for line in held:
+            self._console.notice(line)
+
+
 async def _prepare_x11(
-    invocation: Invocation, settings: Settings, environ: Mapping[str, str], console: Console
+    task: _Task, settings: Settings, console: Console, report: Callable[[str], None]
 ) -> NativeForwarding | None:
-    """Find the display and begin to prove it. None where X11 is off, having said why."""
+    """Find the display and begin to prove it. None where X11 is off, having reported why."""
+    from xsshpy.ssh.environment import is_protocol_command
     from xsshpy.x11.wish import read_x11_wish
 
+    invocation = task.invocation
+    if settings.session_type == "none" or invocation.value_of("W") is not None:
+        return None
     wish = await read_x11_wish(invocation, settings)
     if not wish.forward:
         console.debug(1, "X11 forwarding is off: -x or ForwardX11 no")
         return None
-    from xsshpy.ssh.environment import is_protocol_command
-    from xsshpy.x11.native import NativeForwarding, X11Policy
-
-    command = chosen_command(invocation, settings)
-    if not wish.explicit and is_protocol_command(command):
+    command = invocation.command or settings.remote_command
+    if not wish.explicit and (is_protocol_command(command) or settings.session_type == "subsystem"):
         console.debug(1, "X11 forwarding is off: another program speaks over this command")
         return None
+    from xsshpy.x11.native import NativeForwarding, X11Policy
+
     policy = X11Policy(wish.trusted, wish.explicit, settings.forward_x11_timeout)
     try:
-        return await NativeForwarding.prepare(environ, policy, console.notice)
+        return await NativeForwarding.prepare(task.environ, policy, report)
     except DisplayError as error:
-        console.notice(error.summary())
+        report(error.summary())
         return None
 
 
@@ -218,31 +272,102 @@ async def _run_local_command(settings: Settings, console: Console) -> None:
         await process.wait()
 
 
-async def _run_session(run: _Run, x11: NativeForwarding | None, script: bytes | None) -> int:
-    from xsshpy.ssh.session import RemoteProcess, start_process
+async def _open_forwards(
+    stack: contextlib.AsyncExitStack, settings: Settings, session: Session
+) -> Forwarder:
+    """Open the ports and sockets that are to be forwarded; their end is the run's."""
+    from xsshpy.ssh.forward import Forwarder
+    from xsshpy.ssh.forward_spec import parse_forwards
+    from xsshpy.ssh.hostkey_policy import Feature
 
-    settings, console = run.settings, run.console
-    forwarding = await _usable_x11(run, x11)
-    command = chosen_command(run.invocation, settings)
-    streams, notice = decide_streams(
-        settings, "script" if script is not None else command, stdin_is_terminal=os.isatty(STDIN)
-    )
-    if notice:
-        console.notice(notice)
-    process = RemoteProcess(console, stdout=STDOUT, stderr=STDERR)
-    plan = _plan_session(run, command, streams, forwarding, script)
-    grants = await start_process(run.session.connection, plan, process)
-    if forwarding is not None:
-        _tell_x11(run, grants.x11)
-    if script is not None:
-        process.write(_script_preamble(run, script, plan, granted=grants.x11))
-    attendance = Attendance(process, settings, console, streams)
-    await attendance.attend(forwarding.wait_until_idle if forwarding else _no_windows)
+    forwarder = Forwarder(session.connection, settings, session.console)
+    stack.push_async_callback(forwarder.close)
+    if Feature.PORTS not in session.disabled and not await forwarder.start(
+        parse_forwards(settings.keywords)
+    ):
+        raise ForwardError("")
+    return forwarder
+
+
+async def _confirm_forwards(run: _Run) -> None:
+    """Wait for the server's answers, where the run depends on them."""
+    if run.settings.exit_on_forward_failure and not await run.forwarder.confirm():
+        raise ForwardError("")
+
+
+async def _run_stdio_forward(run: _Run, target: str) -> int:
+    """-W: no session, only stdin and stdout tied to a port as seen from the server."""
+    from xsshpy.ssh.forward import run_stdio_forward
+    from xsshpy.ssh.forward_spec import parse_stdio_forward
+
+    endpoint = parse_stdio_forward(target, run.task.environ)
+    connection = run.session.connection
+    return await run_stdio_forward(connection, endpoint, run.console, STDIN, STDOUT)
+
+
+async def _wait_without_session(run: _Run) -> int:
+    """-N: nothing but forwards, until the connection ends or a signal comes."""
+    from xsshpy.ssh.session import RemoteProcess
+
+    process = RemoteProcess(run.console, stdout=STDOUT, stderr=STDERR)
+    ending = asyncio.create_task(process.end_with(run.session.connection))
+    streams = Streams(pty=False, raw=False, null_input=True)
+    attendance = Attendance(process, run.session.connection, run.settings, run.console, streams)
+    await _confirm_forwards(run)
+    run.task.detach()
+    try:
+        await attendance.attend(_nothing, run.forwarder.describe)
+    finally:
+        ending.cancel()
+    if attendance.killed == signal.SIGTERM:
+        return 0  # as ssh: with -N that is how it is ended on purpose
     return _conclude(run, process, attendance, streams)
 
 
-async def _no_windows() -> None:
-    """Without X11 nothing outlives the remote process."""
+async def _run_session(run: _Run, x11: NativeForwarding | None) -> int:
+    from xsshpy.plan import plan_session, script_preamble
+    from xsshpy.ssh.session import RemoteProcess, X11Request, start_process
+    from xsshpy.x11.authority import COOKIE_PROTOCOL
+
+    invocation, script = run.task.invocation, run.task.script
+    settings, console, session = run.settings, run.console, run.session
+    has_program = script is not None or bool(invocation.command or settings.remote_command)
+    streams, notice = decide_streams(settings, has_program, stdin_is_terminal=os.isatty(STDIN))
+    if notice:
+        console.notice(notice)
+    forwarding = await _usable_x11(run, x11)
+    plan = plan_session(
+        invocation,
+        settings,
+        run.task.environ,
+        streams,
+        X11Request(COOKIE_PROTOCOL, forwarding.cookie, forwarding.screen) if forwarding else None,
+        disabled=session.disabled,
+        is_forced=session.login.is_command_forced,
+    )
+    process = RemoteProcess(console, stdout=STDOUT, stderr=STDERR)
+    grants = await start_process(session.connection, plan, process)
+    if forwarding is not None and not grants.x11:
+        from xsshpy.x11.refusal import explain_refused_request
+
+        console.notice(explain_refused_request(session.login.remote_messages, settings.host))
+    if script is not None:
+        process.write(script_preamble(invocation, script, plan, display_granted=grants.x11))
+    attendance = Attendance(process, session.connection, settings, console, streams)
+    await _confirm_forwards(run)
+    run.task.detach()
+
+    async def linger() -> None:
+        if forwarding is not None:
+            await forwarding.wait_until_idle()
+        await run.forwarder.wait_until_idle()
+
+    await attendance.attend(linger, run.forwarder.describe)
+    return _conclude(run, process, attendance, streams)
+
+
+async def _nothing() -> None:
+    """Without a session nothing outlives it."""
 
 
 async def _usable_x11(run: _Run, x11: NativeForwarding | None) -> NativeForwarding | None:
@@ -255,84 +380,6 @@ async def _usable_x11(run: _Run, x11: NativeForwarding | None) -> NativeForwardi
     run.session.connection.accept_x11 = x11.accept
     run.console.debug(1, "Requesting X11 forwarding with authentication spoofing.")
     return x11
-
-
-def _plan_session(
-    run: _Run,
-    command: str,
-    streams: Streams,
-    forwarding: NativeForwarding | None,
-    script: bytes | None,
-) -> SessionPlan:
-    from xsshpy.ssh.environment import choose_variables, decide_backend
-    from xsshpy.ssh.hostkey_policy import Feature
-    from xsshpy.ssh.script import loader_command, raw_modes
-    from xsshpy.ssh.session import PtyRequest, SessionPlan, X11Request
-
-    settings, environ = run.settings, run.environ
-    variables = choose_variables(settings.send_env, settings.set_env, environ)
-    pty = None
-    if streams.pty:
-        modes = read_modes(STDIN)
-        if script is not None:
-            modes = raw_modes(modes)
-        pty = PtyRequest(environ.get("TERM", ""), read_size(STDIN), modes)
-    x11 = None
-    if forwarding is not None:
-        x11 = X11Request(COOKIE_NAME, forwarding.cookie, forwarding.screen)
-    agent = "" if Feature.AGENT in run.session.disabled else settings.forward_agent
-    return SessionPlan(
-        command=command if script is None else loader_command(run.invocation.python),
-        variables=variables,
-        pty=pty,
-        x11=x11,
-        forward_agent=agent,
-        backend=decide_backend(variables, run.invocation.backend),
-        settles_environment=script is not None,
-        is_forced=run.session.login.is_command_forced,
-    )
-
-
-def _script_preamble(run: _Run, script: bytes, plan: SessionPlan, *, granted: bool) -> bytes:
-    from xsshpy.ssh.environment import BACKEND_VARIABLE
-    from xsshpy.ssh.script import encode_script
-
-    assert run.invocation.script is not None
-    variables = {}
-    if granted and plan.backend is not None:
-        variables[BACKEND_VARIABLE] = plan.backend
-    modes = read_modes(STDIN) if plan.pty is not None else None
-    return encode_script(
-        run.invocation.script, script, run.invocation.script_arguments, variables, modes
-    )
-
-
-def _tell_x11(run: _Run, granted: bool) -> None:
-    """Say why the server refused X11, where it did: its own words if it gave any."""
-    if granted:
-        run.console.debug(1, "X11 forwarding request accepted")
-        return
-    said = [text for text in run.session.login.remote_messages if _is_about_x11(text)]
-    reason = said[-1].strip() if said else "the server does not allow it (X11Forwarding no?)"
-    run.console.notice(
-        f"X11 forwarding request failed on channel 0: {reason}; "
-        f"try: {_x11_remedy(reason, run.settings.host)}"
-    )
-
-
-def _is_about_x11(text: str) -> bool:
-    # Not sshd's list of a key's options, which names x11-forwarding too.
-    return (
-        re.search(r"(?i)\bx11 forwarding\b|forward x11|\bxauth\b|\bx11 display\b", text) is not None
-    )
-
-
-def _x11_remedy(reason: str, host: str) -> str:
-    if "xauth" in reason:
-        return f"install xauth on {host} (apt install xauth, dnf install xorg-x11-xauth)"
-    if "key options" in reason:
-        return f"take no-X11-forwarding or restrict off this key in authorized_keys on {host}"
-    return f"`X11Forwarding yes` in sshd_config on {host}, or -x if no window is needed"
 
 
 def _conclude(run: _Run, process: RemoteProcess, attendance: Attendance, streams: Streams) -> int:

@@ -135,6 +135,7 @@ class Settings:
     send_env: tuple[str, ...] = ()
     set_env: tuple[tuple[str, str], ...] = ()
 
+    exit_on_forward_failure: bool = False
     forward_agent: str = ""
     forward_x11: bool = False
     forward_x11_trusted: bool = False
@@ -279,6 +280,7 @@ def parse_settings(text: str, host: str, environ: Mapping[str, str]) -> Settings
         session_type=read.text("sessiontype", "default"),
         send_env=tuple(pattern for line in read.each("sendenv") for pattern in line.split()),
         set_env=_set_env(read.each("setenv")),
+        exit_on_forward_failure=read.flag("exitonforwardfailure"),
         forward_agent=_forward_agent(read, environ),
         forward_x11=read.flag("forwardx11"),
         forward_x11_trusted=read.flag("forwardx11trusted"),

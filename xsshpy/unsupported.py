@@ -13,18 +13,13 @@ from xsshpy.errors import SettingsError
 
 _STOPS: Mapping[str, tuple[tuple[str, ...], str]] = {
     # keyword: (values that mean "not asked for", why the run must not go on without it)
-    "bindinterface": (("none",), "traffic could leave by another interface"),
-    "forkafterauthentication": (("no",), "the program would not go to the background"),
     "knownhostscommand": (("none",), "host keys would be judged without it"),
     "proxyusefdpass": (("no",), "the ProxyCommand would be misunderstood"),
     "revokedhostkeys": (("none",), "a revoked host key would be accepted"),
-    "sessiontype": (("default",), "another kind of session would be started"),
     "tunnel": (("false", "no"), "the tunnel device would be missing"),
 }
 _NOTICES: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "dynamicforward": ((), "no SOCKS proxy is opened"),
-    "localforward": ((), "those ports are not forwarded"),
-    "remoteforward": ((), "those ports are not forwarded"),
+    "gssapidelegatecredentials": (("no",), "Kerberos is not used"),
     "pkcs11provider": (("none",), "keys on that token are not offered"),
 }
 
@@ -34,12 +29,17 @@ def _asked_for(keywords: Mapping[str, tuple[str, ...]], keyword: str, idle: tupl
     return values[0] if values else ""
 
 
-def find_unsupported(keywords: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+def find_unsupported(keywords: Mapping[str, tuple[str, ...]], *, forks: bool) -> tuple[str, ...]:
     """Return one line for each convenience that is missing.
 
-    ``keywords`` are those of ``ssh -G``. Raises SettingsError for a keyword that must not be
-    ignored, and for a forward that is missing where ExitOnForwardFailure says yes.
+    ``keywords`` are those of ``ssh -G``; ``forks`` says that -f was given. Raises SettingsError
+    for a keyword that must not be ignored.
     """
+    if keywords.get("forkafterauthentication") == ("yes",) and not forks:
+        raise SettingsError(
+            "xssh: ForkAfterAuthentication yes is supported only as -f",
+            remedy="-f on the command line",
+        )
     for keyword, (idle, why) in _STOPS.items():
         value = _asked_for(keywords, keyword, idle)
         if value:
@@ -52,10 +52,5 @@ def find_unsupported(keywords: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]
         value = _asked_for(keywords, keyword, idle)
         if not value:
             continue
-        if keyword.endswith("forward") and keywords.get("exitonforwardfailure") == ("yes",):
-            raise SettingsError(
-                f"xssh: {keyword} {value} is not supported, and ExitOnForwardFailure is set",
-                remedy="use ssh for this host",
-            )
         lines.append(f"xssh: {keyword} {value} is not supported: {consequence}")
     return tuple(lines)

@@ -160,11 +160,8 @@ def test_agent_is_forwarded_only_when_asked_for(pair: Pair, short_directory: Pat
     [
         (["-Z", "h"], "unknown option -- Z"),
         (["-vZ", "h"], "unknown option -- Z"),
-        (["-L", "1:h:2", "h"], "-L"),
-        (["-f", "h", "true"], "-f"),
-        (["-N", "h"], "-N"),
-        (["-W", "h:1", "h"], "-W"),
-        (["-D1080", "h"], "-D"),
+        (["-S", "/tmp/x", "h"], "-S"),
+        (["-O", "check", "h"], "-O"),
         (["h", "-M", "true"], "-M"),
         (["-p"], "option requires an argument -- p"),
         (["h", "-o"], "option requires an argument -- o"),

@@ -45,6 +45,7 @@ class Session:
     connection: ClientConnection
     login: Login
     settings: Settings
+    console: Console
     disabled: frozenset[Feature]
     transport: Transport | None
     carrier: Session | None
@@ -89,7 +90,7 @@ async def connect(
         if carrier is not None:
             await carrier.close()
         raise
-    return Session(connection, login, settings, verifier.disabled, transport, carrier)
+    return Session(connection, login, settings, console, verifier.disabled, transport, carrier)
 
 
 async def _connect_jump(

@@ -109,6 +109,7 @@ class ClientConnection(asyncssh.SSHClientConnection):
         self._shown_key: bytes | None = None
         self._question: asyncio.Task[None] | None = None
         self._held_up = False
+        self._loss: Exception | None = None
         self._last_moved = loop.time()
         self._our_turns = 0
         self.authenticating = False
@@ -241,6 +242,22 @@ class ClientConnection(asyncssh.SSHClientConnection):
 
     async def _start_x11(self, accepted: Awaitable[X11Client]) -> asyncssh.SSHTCPSession[bytes]:
         return _X11Session(await accepted)
+
+    @property
+    def loss(self) -> Exception | None:
+        """Why the connection ended, None if we closed it."""
+        return self._loss
+
+    def connection_lost(self, exc: Exception | None = None) -> None:
+        """Remember why."""
+        self._loss = exc or asyncssh.ConnectionLost("Connection lost")
+        super().connection_lost(exc)
+
+    def rekey(self) -> None:
+        """Exchange keys anew (the ~R escape)."""
+        if not self._kexinit_sent and self._transport is not None:
+            self._send_kexinit()
+            self._kexinit_sent = True
 
     def allow_agent(self, path: str) -> None:
         """Let agent channels in, to the agent at ``path``. Until then they are refused."""

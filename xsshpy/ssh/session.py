@@ -265,6 +265,11 @@ class RemoteProcess(asyncssh.SSHClientSession[bytes]):
         self._channel = None
         self.closed.set()
 
+    async def end_with(self, connection: ClientConnection) -> None:
+        """Count as ended when the connection does: for a run without a session (-N)."""
+        await connection.wait_closed()
+        self.connection_lost(connection.loss)
+
     def write(self, data: bytes) -> None:
         """Send input to the process; nothing happens once it is gone."""
         if self._channel is not None and not self._channel.is_closing():

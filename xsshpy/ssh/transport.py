@@ -123,6 +123,8 @@ async def _connect_one(
     connection = socket.socket(address.family, socket.SOCK_STREAM, address.protocol)
     try:
         connection.setblocking(False)
+        if settings.bind_interface:
+            _bind_to_interface(connection, settings.bind_interface)
         if settings.bind_address:
             local = await resolve(settings.bind_address, 0, address.family, passive=True)
             connection.bind(local[0].address)
@@ -137,6 +139,21 @@ async def _connect_one(
         connection.close()
         raise
     return connection
+
+
+def _bind_to_interface(connection: socket.socket, name: str) -> None:
+    """Let traffic go by one interface only (-B). Raises OSError where there is none of the name."""
+    option = getattr(socket, "SO_BINDTODEVICE", None)
+    if option is not None:
+        connection.setsockopt(socket.SOL_SOCKET, option, name.encode() + b"\0")
+    else:  # macOS: by number, and for each family
+        index = socket.if_nametoindex(name)
+        level, number = (
+            (socket.IPPROTO_IPV6, 125)
+            if connection.family == socket.AF_INET6
+            else (socket.IPPROTO_IP, 25)
+        )
+        connection.setsockopt(level, number, index)
 
 
 def _reason(error: OSError) -> str:

@@ -122,6 +122,8 @@ def host_key_policy(settings: Settings, *, wants_x11: bool) -> HostKeyPolicy:
         enabled.add(Feature.KEYBOARD_INTERACTIVE)
     if settings.forward_agent:
         enabled.add(Feature.AGENT)
+    if any(f"{kind}forward" in settings.keywords for kind in ("local", "remote", "dynamic")):
+        enabled.add(Feature.PORTS)
     return HostKeyPolicy(
         strict=parse_strict_checking(settings.strict_host_key_checking),
         batch=settings.batch_mode,
@@ -132,5 +134,6 @@ def host_key_policy(settings: Settings, *, wants_x11: bool) -> HostKeyPolicy:
         required_rsa_size=settings.required_rsa_size,
         trust_localhost=settings.no_host_authentication_for_localhost,
         enabled=frozenset(enabled),
+        exit_on_forward_failure=settings.exit_on_forward_failure,
         home=home_directory(),
     )

@@ -1,0 +1,157 @@
+"""Besides one session in the foreground: -f, -N, -s, -E, -G, -Q, -V, -B, ~# and ~R."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration._pairs import PROGRAMS, SSH, XSSH, Pair
+from tests.support.clients import ClientHome
+from tests.support.processes import run, wait_until
+from tests.support.sshd import SshServer
+from tests.support.terminals import Terminal
+
+
+@pytest.mark.parametrize("words", [["-G", "server"], ["-G", "-p", "77", "server", "a", "b"]])
+def test_the_configuration_is_shown_as_ssh_shows_it(pair: Pair, words: list[str]) -> None:
+    pair.both(words)
+
+
+@pytest.mark.parametrize("what", ["cipher", "key-ca-sign", "nonsense"])
+def test_a_query_is_answered_as_by_ssh(pair: Pair, what: str) -> None:
+    pair.both(["-Q", what])
+
+
+def test_versions(pair: Pair) -> None:
+    ssh = run([*SSH, "-V"], env=pair.environment)
+    done = run([*XSSH, "-V"], env=pair.environment)
+    assert (done.status, done.stdout) == (0, b"")
+    assert re.fullmatch(r"xssh [\d.]+, asyncssh 2\.[\d.]+, OpenSSH_.*", done.stderr.strip())
+    assert done.stderr.endswith(ssh.stderr)
+
+
+def test_without_ssh_a_query_says_so(pair: Pair, tmp_path: Path) -> None:
+    environment = {**pair.environment, "PATH": str(tmp_path)}
+    done = run([*XSSH, "-Q", "cipher"], env=environment)
+    assert done.status == 255
+    assert "not installed" in done.stderr
+
+
+def test_a_subsystem(make_sshd: Callable[..., SshServer], client_home: ClientHome) -> None:
+    server = make_sshd(config="Subsystem upper /usr/bin/tr a-z A-Z")
+    client_home.add(server, extra="ForwardX11 no")
+    pair = Pair(server, client_home)
+    assert pair.both(["-s", "server", "upper"], stdin=b"abc\n").stdout == b"ABC\n"
+    pair.both(["-o", "SessionType=subsystem", "server", "upper"], stdin=b"abc\n")
+    assert pair.run("xssh", ["-s", "server", "none"]).status == 255
+
+
+def background(pair: Pair, program: str, words: list[str]) -> tuple[int, Path]:
+    """Run with -f, stdout in a file; return the status and the file."""
+    output = pair.home.path / f"{program}.out"
+    with output.open("wb") as file:  # a pipe would be waited for until the background ends
+        done = subprocess.run(
+            pair.argv(program, words),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.DEVNULL,
+            env=pair.environment,
+            timeout=30,
+        )
+    return done.returncode, output
+
+
+def test_background_returns_once_logged_in(pair: Pair) -> None:
+    for program in PROGRAMS:
+        mark = pair.server.home / f"{program}.mark"
+        status, output = background(
+            pair, program, ["-f", "server", f"echo begun; sleep 1; echo ended; touch {mark}"]
+        )
+        assert (status, mark.exists()) == (0, False), program
+        wait_until(mark.exists, what="the command's end")
+        wait_until(lambda: output.read_bytes() == b"begun\nended\n", what="its output")  # noqa: B023
+    pair.server.wait_until_idle()
+
+
+def test_background_that_cannot_log_in_has_a_status(pair: Pair) -> None:
+    for program in PROGRAMS:
+        words = ["-f", "-o", "PubkeyAuthentication=no", "-o", "BatchMode=yes", "server", "true"]
+        assert background(pair, program, words)[0] == 255
+
+
+def test_background_needs_something_to_do(pair: Pair) -> None:
+    found, expected = (background(pair, program, ["-f", "server"])[0] for program in PROGRAMS)
+    assert found == expected == 255
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_without_a_session_until_a_signal(pair: Pair, number: int) -> None:
+    ended = {}
+    for program in PROGRAMS:
+        before = set(pair.server.sessions())
+        process = subprocess.Popen(
+            pair.argv(program, ["-N", "server"]), env=pair.environment, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        wait_until(lambda: set(pair.server.sessions()) - before, what="the login")  # noqa: B023
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=10)
+        ended[program] = (process.returncode, stdout, stderr.replace(b"\r", b""))
+    assert ended["xssh"] == ended["ssh"]
+
+
+def test_without_a_session_until_the_server_ends(pair: Pair) -> None:
+    for program in PROGRAMS:
+        process = subprocess.Popen(
+            pair.argv(program, ["-N", "server"]), env=pair.environment, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        wait_until(lambda: pair.server.sessions(), what="the login")
+        time.sleep(0.5)
+        pair.server.kill_sessions()
+        _, stderr = process.communicate(timeout=10)
+        assert process.returncode == 255
+        assert b"closed by remote host." in stderr, program
+
+
+def test_log_file(pair: Pair, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    done = pair.run("xssh", ["-v", "-E", str(log), "server", "echo out; echo err >&2"])
+    assert (done.status, done.stdout, done.stderr) == (0, b"out\n", "err\n")
+    assert "debug1: Connecting to 127.0.0.1" in log.read_text()
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    done = pair.run("xssh", ["-E", str(tmp_path / "no" / "log"), "server", "true"])
+    assert done.status == 255
+    assert done.stderr.startswith("Couldn't open logfile")
+
+
+def test_interface(pair: Pair) -> None:
+    if os.getuid() == 0:
+        assert pair.run("xssh", ["-B", "lo", "server", "echo hi"]).stdout == b"hi\n"
+    assert pair.run("xssh", ["-B", "nosuch0", "server", "true"]).status == 255
+
+
+def test_forwardings_are_listed_and_keys_exchanged_anew(
+    pair: Pair, spawn_in_pty: Callable[..., Terminal]
+) -> None:
+    terminal = spawn_in_pty(pair.argv("xssh", ["-v", "server", "-t", "cat"]), env=pair.environment)
+    terminal.write("one\r")
+    terminal.read_until("one\r\none\r\n")
+    terminal.write("~#")
+    terminal.read_until("The following connections are open:\r\n")
+    terminal.write("\r~R")
+    pair.server.wait_for_log("rekey|SSH2_MSG_KEXINIT received.*[\\s\\S]*SSH2_MSG_KEXINIT received")
+    terminal.write("\rtwo\r")
+    terminal.read_until("two\r\n\r\ntwo\r\n")
+    terminal.write("\x04")
+    assert terminal.wait() == 0

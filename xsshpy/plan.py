@@ -1,0 +1,63 @@
+"""What to ask of the server for one session: the command, the terminal, the variables. Pure but
+for reading the terminal's modes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from xsshpy.foreground import STDIN, Streams
+from xsshpy.settings import Invocation, Settings
+from xsshpy.ssh.environment import BACKEND_VARIABLE, choose_variables, decide_backend
+from xsshpy.ssh.hostkey_policy import Feature
+from xsshpy.ssh.script import encode_script, loader_command, raw_modes
+from xsshpy.ssh.session import PtyRequest, SessionPlan, X11Request
+from xsshpy.terminal.tty import read_modes, read_size
+
+
+def plan_session(
+    invocation: Invocation,
+    settings: Settings,
+    environ: Mapping[str, str],
+    streams: Streams,
+    x11: X11Request | None,
+    *,
+    disabled: frozenset[Feature],
+    is_forced: Callable[[], bool],
+) -> SessionPlan:
+    """Return the plan. ``disabled`` is what an untrusted host key forbids."""
+    variables = choose_variables(settings.send_env, settings.set_env, environ)
+    scripted = invocation.script is not None
+    pty = None
+    if streams.pty:
+        modes = read_modes(STDIN)
+        pty = PtyRequest(
+            environ.get("TERM", ""), read_size(STDIN), raw_modes(modes) if scripted else modes
+        )
+    return SessionPlan(
+        command=loader_command(invocation.python) if scripted else chosen(invocation, settings),
+        subsystem=settings.session_type == "subsystem",
+        variables=variables,
+        pty=pty,
+        x11=x11,
+        forward_agent="" if Feature.AGENT in disabled else settings.forward_agent,
+        backend=decide_backend(variables, invocation.backend),
+        settles_environment=scripted,
+        is_forced=is_forced,
+    )
+
+
+def chosen(invocation: Invocation, settings: Settings) -> str:
+    """Return the remote command: the one typed, or RemoteCommand."""
+    return invocation.command or settings.remote_command
+
+
+def script_preamble(
+    invocation: Invocation, script: bytes, plan: SessionPlan, *, display_granted: bool
+) -> bytes:
+    """Return what goes to the loader before the script's own stdin."""
+    assert invocation.script is not None
+    variables = {}
+    if display_granted and plan.backend is not None:
+        variables[BACKEND_VARIABLE] = plan.backend
+    modes = read_modes(STDIN) if plan.pty is not None else None
+    return encode_script(invocation.script, script, invocation.script_arguments, variables, modes)
