@@ -387,6 +387,7 @@ class Forwarder:
             request = reader.receive_data(data)
         except SocksError as error:
             self._console.debug(1, f"channel {carried.number}: {error}")
+            splice.socket_data(reader.take_replies())
             splice.give_up()
             return
         splice.socket_data(reader.take_replies())
@@ -443,10 +444,11 @@ async def _read_socks(opened: socket.socket) -> tuple[SocksRequest, bytes]:
         data = await loop.sock_recv(opened, _READ_SIZE)
         if not data:
             raise SocksError("closed before the request was complete")
-        request = reader.receive_data(data)
-        replies = reader.take_replies()
-        if replies:
-            await loop.sock_sendall(opened, replies)
+        try:
+            request = reader.receive_data(data)
+        finally:
+            # Also to a client that is to be hung up on.
+            await loop.sock_sendall(opened, reader.take_replies())
         if request is not None:
             return request, reader.take_rest()
 

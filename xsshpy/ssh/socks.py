@@ -47,7 +47,7 @@ class SocksReader:
     def receive_data(self, data: bytes) -> SocksRequest | None:
         """Take bytes from the client; None where more are needed. Raises SocksError.
 
-        Send :meth:`take_replies` afterwards in either case.
+        Send :meth:`take_replies` afterwards in any case.
         """
         self._buffer += data
         if not self._buffer:
