@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import asyncssh
 import pytest
 
 from tests.integration._pairs import PROGRAMS, Pair, describe_difference, plain
@@ -30,10 +32,13 @@ from tests.integration._targets import (
     resident_memory,
     target,
 )
+from tests.support.asyncserver import AsyncServer, Policy
+from tests.support.clients import ClientHome
 from tests.support.oddserver import OddServer
 from tests.support.processes import Completed, wait_until
 from tests.support.sessions import Session, started
 from tests.support.sshd import KeyRing, SshServer, free_port
+from tests.support.terminals import Terminal
 
 both_programs = pytest.mark.parametrize("program", PROGRAMS)
 MEGABYTE = 1 << 20
@@ -532,7 +537,6 @@ def test_server_that_opens_what_nobody_asked_for(pair: Pair, key_ring: KeyRing) 
     server = OddServer(key_ring.host_keys["ed25519"], key_ring.client_key)
 
     async def open_channels(connection: object, log: list[str]) -> None:
-        import asyncssh
 
         assert isinstance(connection, asyncssh.SSHServerConnection)
         for host, port in (("localhost", 4242), ("localhost", 4243), ("", 4242)):
@@ -561,3 +565,154 @@ def test_server_that_opens_what_nobody_asked_for(pair: Pair, key_ring: KeyRing) 
         assert server.log == 9 * ["refused 1 open failed"]
     finally:
         server.stop()
+
+
+# --- Many at once, and a distant server ---------------------------------------------------------
+
+
+def test_server_that_stalls_holds_everyone_back(pair: Pair) -> None:
+    """What waits for the connection itself is bounded, however many want to send."""
+    with target(lambda connection: len(read_all(connection))) as server:
+        place, words = directions(pair, server.address)["-L"]
+        with running(pair, "xssh", "-N", *words) as session, contextlib.ExitStack() as stack:
+            callers = [stack.enter_context(dial(place)) for _ in range(12)]
+            for caller in callers:
+                caller.sendall(b"x")
+            pair.server.wait_for_log("(?s)" + "direct-tcpip.*" * len(callers))
+            time.sleep(0.3)
+            before = resident_memory(session.process.pid)
+            pair.server.suspend()
+            try:
+                sent = [fill(caller, 0.1) for caller in callers]
+                assert resident_memory(session.process.pid) - before < 16 * MEGABYTE
+            finally:
+                pair.server.resume()
+            for caller in callers:
+                caller.shutdown(socket.SHUT_WR)
+            ends = server.wait_for(len(callers))
+            assert sorted(map(str, ends)) == sorted(str(size + 1) for size in sent)
+
+
+class EagerOwner(asyncssh.SSHServer):
+    """Says yes to a remote forward, and a connection to it comes in the same packet."""
+
+    def __init__(self, log: list[str]) -> None:
+        self._log = log
+        self._connection: asyncssh.SSHServerConnection | None = None
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._connection = conn
+
+    def begin_auth(self, username: str) -> bool:
+        return False
+
+    def server_requested(self, listen_host: str, listen_port: int) -> object:
+        assert self._connection is not None
+        cork = self._connection.get_extra_info("socket")
+        cork.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.1, cork.setsockopt, socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+        loop.call_later(0.02, self._begin, listen_host)
+        return EagerListener()
+
+    def _begin(self, host: str) -> None:
+        assert self._connection is not None
+        self._connection.create_task(self._open(host))
+
+    async def _open(self, host: str) -> None:
+        assert self._connection is not None
+        channel = self._connection.create_tcp_channel()
+        try:
+            await channel.accept(asyncssh.SSHTCPSession, host, EagerListener.port, "127.0.0.1", 1)
+            self._log.append("opened")
+            channel.write(b"hello")
+            channel.write_eof()
+        except asyncssh.ChannelOpenError as error:
+            self._log.append(f"refused {error.reason}")
+
+
+class EagerListener(asyncssh.SSHListener):
+    port = 4242
+
+    def get_port(self) -> int:
+        return self.port
+
+    def close(self) -> None:
+        pass
+
+    async def wait_closed(self) -> None:
+        pass
+
+
+class EagerServer(AsyncServer):
+    async def _listen(self) -> asyncio.Server:
+        options = asyncssh.SSHServerConnectionOptions(
+            server_factory=lambda: EagerOwner(self.log),
+            server_host_keys=[str(self._host_key)],
+            gss_host=None,
+        )
+        loop = asyncio.get_running_loop()
+
+        def accept() -> asyncssh.SSHServerConnection:
+            connection = asyncssh.SSHServerConnection(loop, options)
+            self._connections.add(connection)
+            return connection
+
+        return await loop.create_server(accept, self.host, 0)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_CORK"), reason="needs TCP_CORK (Linux)")
+@pytest.mark.parametrize("port", [0, EagerListener.port])
+def test_connection_in_the_same_packet_as_the_answer(
+    key_ring: KeyRing, client_home: ClientHome, port: int
+) -> None:
+    """The connection is let in, though the answer was not yet acted upon."""
+    server = EagerServer(Policy(), key_ring.host_keys["ed25519"], key_ring.client_key)
+    try:
+        client_home.config.write_text(
+            server.config_text("eager", known_hosts=client_home.known_hosts)
+        )
+        client_home.known_hosts.write_text(server.known_hosts_lines())
+        with target(read_all) as aim:
+            words = ["-x", "-N", "-R", f"{port}:{aim.address}", "eager"]
+            argv = [*PROGRAMS["xssh"], *client_home.arguments, *words]
+            with started(argv, client_home.environment(), client_home.path):
+                assert aim.wait_for() == [b"hello"], server.log
+        assert server.log == ["opened"]
+    finally:
+        server.stop()
+
+
+def test_what_the_escape_shows(pair: Pair, spawn_in_pty: Callable[..., Terminal]) -> None:
+    """``~#`` lists what ssh lists, but for descriptors and what they wait for."""
+    shown = {}
+    with target(echo) as server:
+        for program in PROGRAMS:
+            ports = {option: free_port() for option in ("-L", "-D", "-R")}
+            words = ["-L", f"{ports['-L']}:{server.address}", "-D", f"{ports['-D']}"]
+            words += ["-R", f"{ports['-R']}:{server.address}"]
+            argv = pair.argv(program, ["-tt", *words, "server", "echo ready; cat"])
+            terminal = spawn_in_pty(argv, env=pair.environment)
+            terminal.read_until("ready")
+            with contextlib.ExitStack() as stack:
+                for option in ("-L", "-D", "-R"):
+                    caller = stack.enter_context(dial(ports[option]))
+                    if option != "-D":
+                        caller.sendall(b"x")
+                        assert caller.recv(9) == b"x"
+                time.sleep(0.2)
+                terminal.write("\r~#")
+                text = terminal.read_until(r"127\.0\.0\.1 \(t4.*\n")
+            terminal.write("~.")
+            terminal.wait()
+            listed = [line for line in text.splitlines() if re.match("  #|The foll", line)]
+            for pattern, general in (
+                (r"port \d+", "port N"),
+                (r"(fd|sock) [-\d/]+", r"\1 N"),
+                (r" io \S+", ""),
+                (r"(client-session .*) i\d/\d+ (.*) e\[write\]/\d+", r"\1 \2"),
+            ):
+                listed = [re.sub(pattern, general, line) for line in listed]
+            shown[program] = listed
+    assert shown["xssh"] == shown["ssh"]
+    assert len(shown["ssh"]) == 5

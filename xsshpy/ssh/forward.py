@@ -39,6 +39,7 @@ from xsshpy.ssh.forward_spec import (
     remote_bind,
 )
 from xsshpy.ssh.forward_table import Carried, ForwardTable, State
+from xsshpy.ssh.session import SessionChannel
 from xsshpy.ssh.socks import SocksError, SocksReader, SocksRequest
 from xsshpy.ssh.splice import ChannelEnd, ForwardChannel, channel_kind, channel_request
 from xsshpy.ssh.stdio_forward import describe_open_failure, run_stdio_forward
@@ -46,6 +47,8 @@ from xsshpy.ssh.stdio_forward import describe_open_failure, run_stdio_forward
 __all__ = ["Forwarder", "run_stdio_forward"]
 
 _READ_SIZE = 4096
+_CONGESTED = 1 << 20
+"""Bytes that may wait for the SSH connection itself before local sockets are read no more."""
 _PAUSE = 1.0
 """Seconds without new connections, after there were no descriptors for one."""
 _REMOTE = (ForwardKind.REMOTE, ForwardKind.REMOTE_DYNAMIC)
@@ -81,6 +84,7 @@ class Forwarder:
         self._table = ForwardTable()
         self._listeners: list[_Listener] = []
         self._remote: dict[_RemoteKey, Forward] = {}
+        self._session_number = 0
         self._requests: list[asyncio.Task[bool]] = []
         self._listens = True
         self._told_fatal = False
@@ -90,6 +94,29 @@ class Forwarder:
         handlers: dict[str, object] = vars(connection)
         handlers["_process_forwarded_tcpip_open"] = self._process_tcp_open
         handlers["_process_forwarded_streamlocal_at_openssh_dot_com_open"] = self._process_path_open
+
+        self._watch_congestion()
+
+    def _watch_congestion(self) -> None:
+        """Read no more from local sockets while the SSH connection itself takes no more.
+
+        A channel's window is room at the other end. On a slow way there, many windows' worth
+        would wait here, before what is typed.
+        """
+        connection = self._connection
+        pause, resume = connection.pause_writing, connection.resume_writing
+        if connection._transport is not None:
+            connection._transport.set_write_buffer_limits(_CONGESTED)
+
+        def hold() -> None:
+            pause()
+            self._table.hold(True)
+
+        def go_on() -> None:
+            resume()
+            self._table.hold(False)
+
+        vars(connection).update(pause_writing=hold, resume_writing=go_on)
 
     # -- what the story calls --
 
@@ -118,7 +145,7 @@ class Forwarder:
             if forward.kind in _REMOTE:
                 self._requests.append(asyncio.create_task(self._request(forward)))
         if self._has_session:
-            self._table.reserve()
+            self._session_number = self._table.reserve()
         await asyncio.sleep(0)  # the tasks send their requests in this turn of the loop
         return True
 
@@ -138,14 +165,18 @@ class Forwarder:
         """Wait until no connection is being forwarded."""
         await self._table.wait_until_idle()
 
-    def hold(self, held: bool) -> None:
-        """Read nothing more from local sockets, or go on: the SSH connection itself is full."""
-        self._table.hold(held)
-
     def describe(self) -> str:
         """Return what ``~#`` shows, as ssh writes it to a terminal in raw mode."""
-        lines = [carried.describe() for carried in self._table.connections()]
-        return "The following connections are open:\r\n" + "".join(lines)
+        lines = {carried.number: carried.describe() for carried in self._table.connections()}
+        for channel in self._connection._channels.values():
+            if isinstance(channel, SessionChannel):
+                lines[self._session_number] = (
+                    f"  #{self._session_number} client-session (t4 [session] "
+                    f"r{channel._send_chan} i0/0 o0/0 e[write]/0 fd 0/1/2 sock -1 cc -1 "
+                    "io 0x01/0x00)\r\n"
+                )
+        heading = "The following connections are open:\r\n"
+        return heading + "".join(lines[number] for number in sorted(lines))
 
     async def close(self) -> None:
         """Close all listeners and connections at once. Unix sockets stay, as with ssh."""

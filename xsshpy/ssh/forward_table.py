@@ -59,14 +59,15 @@ class Carried:
         elif self.opened is not None:
             descriptor = self.opened.fileno()
         remote = channel.remote_number if channel is not None else None
-        known = f"nr{0}" if remote is None else f"r{remote}"
+        known = "nr0" if remote is None else f"r{remote}"
         unsent = channel.unsent if channel is not None else 0
         waiting = transport.get_write_buffer_size() if transport is not None else 0
         inward, outward = _half(splice.socket_eof, unsent), _half(splice.channel_eof, waiting)
+        wanted = (descriptor >= 0 and splice.wants_data) + 2 * (waiting > 0)
         return (
             f"  #{self.number} {sanitise(self.name, _NAME_LIMIT)} (t{self.state.value} "
             f"[{self.kind}] {known} i{inward}/{unsent} o{outward}/{waiting} e[closed]/0 "
-            f"fd {descriptor}/{descriptor}/-1 sock {descriptor} cc -1 io 0x00/0x00)\r\n"
+            f"fd {descriptor}/{descriptor}/-1 sock {descriptor} cc -1 io 0x{wanted:02x}/0x00)\r\n"
         )
 
 

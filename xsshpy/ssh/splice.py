@@ -299,6 +299,11 @@ class Splice:
 
     # -- both --
 
+    @property
+    def wants_data(self) -> bool:
+        """Whether data from the socket would be read now."""
+        return not self.socket_eof and not self._holds
+
     def abort(self) -> None:
         """Close both ends at once; what has not been delivered is lost."""
         self._early.clear()
