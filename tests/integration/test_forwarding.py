@@ -12,6 +12,7 @@ import stat
 import struct
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -262,16 +263,14 @@ def test_listeners_that_fail(pair: Pair, short_directory: Path) -> None:
     path.touch()
     with target(echo) as busy:
         port = busy.place
+        local = ["-L", f"nohost.invalid:{free_port()}:a:1"]
+        local += ["-L", f"203.0.113.7:{free_port()}:a:1", "-L", f"{path}:a:1"]
         for words in (
-            ["-L", f"127.0.0.1:{port}:a:1"],
-            ["-D", f"127.0.0.1:{port}"],
-            ["-L", f"nohost.invalid:{free_port()}:a:1"],
-            ["-L", f"203.0.113.7:{free_port()}:a:1"],
-            ["-L", f"{path}:a:1"],
-            ["-L", "/nonexistent/x:a:1", "-R", f"127.0.0.1:{port}:a:1"],
+            [*local, "-D", f"127.0.0.1:{port}", "-R", f"127.0.0.1:{port}:a:1"],
+            ["-L", "/nonexistent/x:a:1"],
+            ["-L", f"{free_port()}:a:1", "-L", f"127.0.0.1:{port}:a:1"],
             ["-R", f"127.0.0.1:{port}:a:1", "-R", f"127.0.0.1:{port}:b:1"],
             ["-R", "/nonexistent/x:a:1"],
-            ["-L", f"{free_port()}:a:1", "-L", f"127.0.0.1:{port}:a:1"],
         ):
             done = pair.both(["-N", "-oExitOnForwardFailure=yes", *words, "server"])
             assert done.status == 255
@@ -697,9 +696,8 @@ def test_what_the_escape_shows(pair: Pair, spawn_in_pty: Callable[..., Terminal]
             with contextlib.ExitStack() as stack:
                 for option in ("-L", "-D", "-R"):
                     caller = stack.enter_context(dial(ports[option]))
-                    if option != "-D":
-                        caller.sendall(b"x")
-                        assert caller.recv(9) == b"x"
+                    caller.sendall(b"\5\1\0")
+                    assert caller.recv(9) == (b"\5\0" if option == "-D" else b"\5\1\0")
                 time.sleep(0.2)
                 terminal.write("\r~#")
                 text = terminal.read_until(r"127\.0\.0\.1 \(t4.*\n")
@@ -716,3 +714,51 @@ def test_what_the_escape_shows(pair: Pair, spawn_in_pty: Callable[..., Terminal]
             shown[program] = listed
     assert shown["xssh"] == shown["ssh"]
     assert len(shown["ssh"]) == 5
+
+
+def test_close_leaves_nothing(pair: Pair) -> None:
+    """Whatever a connection was about to do, its sockets and tasks are gone at once."""
+    from xsshpy.console import Console
+    from xsshpy.settings import Invocation
+    from xsshpy.ssh.connect import connect
+    from xsshpy.ssh.forward import Forwarder
+    from xsshpy.ssh.forward_spec import parse_forwards
+    from xsshpy.ssh.resolve import resolve_settings
+
+    here, there, local, remote = (free_port() for _ in range(4))
+
+    async def use(address: str) -> None:
+        words = [("F", str(pair.home.config)), ("N", None), ("D", str(here)), ("R", str(there))]
+        words += [("L", f"{local}:{address}"), ("R", f"{remote}:{address}")]
+        invocation = Invocation(destination="server", ssh_options=tuple(words))
+        console = Console(environ=pair.environment)
+        settings = await resolve_settings(invocation, pair.environment, console)
+        before = asyncio.all_tasks()
+        session = await connect(settings, invocation, console, pair.environment)
+        forwarder = Forwarder(session.connection, settings, console)
+        assert await forwarder.open_all(parse_forwards(settings.keywords))
+        loop = asyncio.get_running_loop()
+        callers = []
+        for place in (here, there, local, remote):
+            for said in (b"", b"\5\1\0"):
+                caller = await loop.run_in_executor(None, dial, place)
+                await loop.run_in_executor(None, caller.sendall, said)
+                callers.append(caller)
+        for caller in callers[5::2]:
+            assert await loop.run_in_executor(None, caller.recv, 9) == b"\5\1\0"
+        assert forwarder.open_count == 4
+        assert forwarder.describe().count("\r\n") == 9
+        await forwarder.close()
+        assert (forwarder.open_count, forwarder.describe().count("127.0.0.1")) == (0, 0)
+        for caller in callers:
+            with contextlib.suppress(ConnectionResetError):
+                assert await loop.run_in_executor(None, caller.recv, 9) in (b"", b"\5\0")
+            caller.close()
+        await session.close()
+        await asyncio.sleep(0)
+        await loop.shutdown_default_executor()
+        assert asyncio.all_tasks() <= before
+
+    with target(echo) as server, warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        asyncio.run(use(server.address))

@@ -39,6 +39,13 @@ from xsshpy.ssh.forward_spec import (
     remote_bind,
 )
 from xsshpy.ssh.forward_table import Carried, ForwardTable, State
+from xsshpy.ssh.forward_words import (
+    describe_answer,
+    describe_connection,
+    describe_local,
+    describe_remote,
+    describe_target,
+)
 from xsshpy.ssh.session import SessionChannel
 from xsshpy.ssh.socks import SocksError, SocksReader, SocksRequest
 from xsshpy.ssh.splice import ChannelEnd, ForwardChannel, channel_kind, channel_request
@@ -194,7 +201,7 @@ class Forwarder:
 
     async def _listen(self, forward: Forward) -> bool:
         console = self._console
-        console.debug(1, _describe_local(forward, gateway_ports=self._options.gateway_ports))
+        console.debug(1, describe_local(forward, gateway_ports=self._options.gateway_ports))
         sockets = await open_listeners(forward.listen, self._options, self._family, console)
         for opened in sockets:
             self._table.reserve()
@@ -205,7 +212,7 @@ class Forwarder:
 
     async def _accept(self, listener: _Listener) -> None:
         loop = asyncio.get_running_loop()
-        host, port = _describe_target(listener.forward.target)
+        host, port = describe_target(listener.forward.target)
         while True:
             await self._table.wait_for_room()
             try:
@@ -250,7 +257,7 @@ class Forwarder:
                 request, rest = await _read_socks(opened)
                 target, granted = TcpEndpoint(request.host, request.port), request.granted
                 self._table.change(carried, State.OPENING)
-            carried.name = _name(listener, target, origin, opened)
+            carried.name = describe_connection(listener.listening_port, target, origin, opened)
             if not await self._open_channel(carried, target, origin):
                 return
             self._table.change(carried, State.OPEN)
@@ -288,7 +295,7 @@ class Forwarder:
     async def _request(self, forward: Forward) -> bool:
         """Ask the server to listen; return whether it does."""
         console = self._console
-        console.debug(1, _describe_remote(forward))
+        console.debug(1, describe_remote(forward))
         key = _remote_key(forward.listen)
         listen, connection = forward.listen, self._connection
         is_any_port = isinstance(listen, TcpEndpoint) and listen.port == 0
@@ -306,7 +313,7 @@ class Forwarder:
             return False
         kind, packet = answer
         succeeded = kind == MSG_REQUEST_SUCCESS
-        console.debug(1, _describe_answer(forward, succeeded=succeeded))
+        console.debug(1, describe_answer(forward, succeeded=succeeded))
         if succeeded and is_any_port:
             succeeded = self._note_port(forward, packet)
         if not succeeded:
@@ -318,7 +325,7 @@ class Forwarder:
     def _note_port(self, forward: Forward, packet: SSHPacket) -> bool:
         """Take the port that the server chose, and tell the user."""
         assert isinstance(forward.listen, TcpEndpoint)
-        host, target_port = _describe_target(forward.target)
+        host, target_port = describe_target(forward.target)
         port = packet.get_uint32()
         if not 0 < port <= 65535:
             self._console.error(
@@ -365,9 +372,7 @@ class Forwarder:
         self, channel: ForwardChannel, key: _RemoteKey, originator: str, unknown: str
     ) -> ChannelEnd:
         """Connect a channel that the server opens. Raises ChannelOpenError where it must not."""
-        if key not in self._remote and self._requests:
-            # The answer that names this port may be read already, and not yet acted upon.
-            await asyncio.wait(self._requests)
+        # This runs in a task of its own: after the request whose answer was read before.
         forward = self._remote.get(key)
         if forward is None:
             self._console.error(f"WARNING: Server requests forwarding for unknown {unknown}")
@@ -491,48 +496,7 @@ def _origin(opened: socket.socket, address: object) -> tuple[str, int]:
     return str(address[0]), int(address[1])
 
 
-def _name(
-    listener: _Listener, target: Endpoint, origin: tuple[str, int], opened: socket.socket
-) -> str:
-    """Return a connection's name in ``~#``."""
-    host, port = target.describe()
-    here = opened.getsockname()
-    local_host, local_port = here[:2] if isinstance(here, tuple) else (here, 0)
-    return (
-        f"{channel_kind(target)}: listening port {listener.listening_port} for {host} "
-        f"port {port}, connect from {origin[0]} port {origin[1]} to {local_host} port {local_port}"
-    )
-
-
-def _describe_target(target: Endpoint | None) -> tuple[str, int]:
-    return ("socks", 0) if target is None else target.describe()
-
-
 def _remote_key(listen: Endpoint) -> _RemoteKey:
     if isinstance(listen, UnixEndpoint):
         return listen.path
     return remote_bind(listen.host).lower(), listen.port
-
-
-def _describe_local(forward: Forward, *, gateway_ports: bool) -> str:
-    listen, (host, port) = forward.listen, _describe_target(forward.target)
-    place, number = listen.describe()
-    if isinstance(listen, TcpEndpoint) and listen.host is None:
-        place = "*" if gateway_ports else "LOCALHOST"
-    return f"Local connections to {place}:{number} forwarded to remote address {host}:{port}"
-
-
-def _describe_remote(forward: Forward) -> str:
-    listen, (host, port) = forward.listen, _describe_target(forward.target)
-    place, number = listen.describe()
-    if isinstance(listen, TcpEndpoint) and listen.host is None:
-        place = "LOCALHOST"
-    return f"Remote connections from {place}:{number} forwarded to local address {host}:{port}"
-
-
-def _describe_answer(forward: Forward, *, succeeded: bool) -> str:
-    listen, (host, port) = forward.listen, _describe_target(forward.target)
-    place, number = listen.describe()
-    colon = "" if isinstance(listen, TcpEndpoint) and listen.host is None else ":"
-    verdict = "success" if succeeded else "failure"
-    return f"remote forward {verdict} for: listen {place}{colon}{number}, connect {host}:{port}"
