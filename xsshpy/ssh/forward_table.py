@@ -169,6 +169,9 @@ class ForwardTable:
         # The loop closes an aborted socket in its next turn.
         for _ in range(3):
             await asyncio.sleep(0)
+        # Their channels may still wait for the server's last word, which nobody waits for here.
+        self._connections.clear()
+        self._changed.set()
 
     async def _wait_for_change(self) -> None:
         self._changed.clear()
