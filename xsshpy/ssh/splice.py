@@ -82,7 +82,8 @@ def channel_request(target: Endpoint, origin: tuple[str, int]) -> tuple[bytes, t
     if isinstance(target, UnixEndpoint):
         place: tuple[bytes, ...] = (String(os.fsencode(target.path)),)
     else:
-        place = (String(os.fsencode(target.host or "")), UInt32(target.port))
+        host = (target.host or "").encode("utf-8", "surrogateescape")
+        place = (String(host), UInt32(target.port))
     return channel_kind(target).encode(), (*place, String(origin[0]), UInt32(origin[1]))
 
 
