@@ -605,7 +605,7 @@ class EagerOwner(asyncssh.SSHServer):
     def begin_auth(self, username: str) -> bool:
         return False
 
-    def server_requested(self, listen_host: str, listen_port: int) -> object:
+    def server_requested(self, listen_host: str, listen_port: int) -> asyncssh.SSHListener:
         assert self._connection is not None
         cork = self._connection.get_extra_info("socket")
         cork.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
