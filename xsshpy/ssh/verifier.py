@@ -32,6 +32,8 @@ from xsshpy.ssh.keyblob import (
 from xsshpy.ssh.known_hosts import KnownHosts
 from xsshpy.ssh.known_hosts_file import add_host_key
 
+_COMPARE = "compare the key's fingerprint with the one that the server's administrator gives you"
+
 
 class HostKeyVerifier:
     """Judges the host keys of one connection by known_hosts and the settings."""
@@ -86,7 +88,9 @@ class HostKeyVerifier:
 
     def _apply(self, settled: Accept | AcceptUntrusted | Refuse) -> None:
         if isinstance(settled, Refuse):
-            raise HostKeyError(settled.reason)
+            # About a changed key OpenSSH's own words say what to do.
+            told = any("remove with" in line.text for line in settled.lines)
+            raise HostKeyError(settled.reason, remedy="" if told else _COMPARE)
         if isinstance(settled, AcceptUntrusted):
             self.disabled = settled.disabled
 
