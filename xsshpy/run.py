@@ -297,8 +297,8 @@ async def _confirm_forwards(run: _Run) -> None:
 
 async def _run_stdio_forward(run: _Run, target: str) -> int:
     """-W: no session, only stdin and stdout tied to a port as seen from the server."""
-    from xsshpy.ssh.forward import run_stdio_forward
     from xsshpy.ssh.forward_spec import parse_stdio_forward
+    from xsshpy.ssh.stdio_forward import run_stdio_forward
 
     endpoint = parse_stdio_forward(target, run.task.environ)
     connection = run.session.connection

@@ -7,7 +7,10 @@ Some things differ from asyncssh's own client:
   sent only after the answer.
 - The methods that the server offers are remembered, for ``Permission denied (publickey,…)``, and
   the words with which it disconnects.
-- X11 channels go to a relay of ours (x11/), never straight to the local X server.
+- X11 channels go to a relay of ours (x11/), never straight to the local X server, and channels for
+  forwards to whoever asked for them (:class:`ForwardedOpens`).
+- When the connection itself takes no more, whoever feeds it is told (:meth:`ClientConnection.
+  watch_writing`): a channel's window is room at the other end, not on the way there.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import AnyStr, Protocol
 
@@ -25,6 +29,9 @@ from asyncssh.packet import SSHPacket, SSHPacketLogger
 from asyncssh.public_key import SigningKey
 
 from xsshpy.errors import HostKeyError
+
+CONGESTED = 1 << 20
+"""Bytes that may wait for the connection itself before those who feed it are asked to pause."""
 
 _COOKIE_SIZE = 16
 _FIRST_WORDS = 256
@@ -66,6 +73,24 @@ class X11Client(Protocol):
 
     def resume_writing(self) -> None:
         """The channel takes data again."""
+
+
+OpenedChannel = tuple[SSHTCPChannel[bytes], Awaitable[asyncssh.SSHTCPSession[bytes]]]
+"""A channel that the server opens, and what will answer on it."""
+
+
+class ForwardedOpens(Protocol):
+    """Answers the channels that a server opens for forwards (RFC 4254 §7.2, PROTOCOL §2.4).
+
+    Both return at once; what is awaited raises asyncssh.ChannelOpenError where the channel must
+    not be.
+    """
+
+    def open_port(self, host: str, port: int, originator: str) -> OpenedChannel:
+        """Somebody connected to a port of the server."""
+
+    def open_path(self, path: str) -> OpenedChannel:
+        """Somebody connected to a unix socket of the server."""
 
 
 class _X11Session(asyncssh.SSHTCPSession[bytes]):
@@ -118,6 +143,8 @@ class ClientConnection(asyncssh.SSHClientConnection):
         self.farewell: tuple[int, str] | None = None
         self.failure: HostKeyError | None = None
         self.accept_x11: Callable[[], Awaitable[X11Client]] | None = None
+        self.forwarded: ForwardedOpens | None = None
+        self._writing_watchers: list[Callable[[bool], None]] = []
 
     def validate_server_host_key(self, key_data: bytes) -> asyncssh.SSHKey:
         """Judge the host key; a question to the user is put while the key exchange ends.
@@ -242,6 +269,52 @@ class ClientConnection(asyncssh.SSHClientConnection):
 
     async def _start_x11(self, accepted: Awaitable[X11Client]) -> asyncssh.SSHTCPSession[bytes]:
         return _X11Session(await accepted)
+
+    def _process_forwarded_tcpip_open(self, packet: SSHPacket) -> OpenedChannel:
+        host = packet.get_string().decode("utf-8", "replace")
+        port = packet.get_uint32()
+        originator = packet.get_string().decode("utf-8", "replace")
+        packet.get_uint32()
+        packet.check_end()
+        return self._require_forwarded().open_port(host, port, originator)
+
+    def _process_forwarded_streamlocal_at_openssh_dot_com_open(  # type: ignore[override]
+        self, packet: SSHPacket
+    ) -> OpenedChannel:
+        path = os.fsdecode(packet.get_string())
+        packet.get_string()  # reserved
+        packet.check_end()
+        return self._require_forwarded().open_path(path)
+
+    def _require_forwarded(self) -> ForwardedOpens:
+        if self.forwarded is None:
+            raise asyncssh.ChannelOpenError(
+                asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "nothing is forwarded"
+            )
+        return self.forwarded
+
+    def watch_writing(self, watcher: Callable[[bool], None]) -> None:
+        """Call ``watcher(True)`` while the connection takes no more, and ``watcher(False)`` then.
+
+        More than :data:`CONGESTED` bytes wait by then, for all channels together.
+        """
+        if not self._writing_watchers and self._transport is not None:
+            self._transport.set_write_buffer_limits(CONGESTED)
+        self._writing_watchers.append(watcher)
+
+    def pause_writing(self) -> None:
+        """The transport is full."""
+        super().pause_writing()
+        self._tell_watchers(True)
+
+    def resume_writing(self) -> None:
+        """The transport takes data again."""
+        super().resume_writing()
+        self._tell_watchers(False)
+
+    def _tell_watchers(self, full: bool) -> None:
+        for watcher in self._writing_watchers:
+            watcher(full)
 
     @property
     def loss(self) -> Exception | None:

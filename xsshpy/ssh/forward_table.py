@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -48,6 +48,12 @@ class Carried:
     splice: Splice
     opened: socket.socket | None = None
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Run a task that ends with the connection."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def describe(self) -> str:
         """Return the line of ``~#``."""
@@ -105,6 +111,10 @@ class ForwardTable:
         number = self._lowest()
         self._reserved.add(number)
         return number
+
+    def release(self, number: int) -> None:
+        """Give a number back that was taken for something else than a connection."""
+        self._reserved.discard(number)
 
     def admit(
         self,
