@@ -18,6 +18,7 @@ import click
 
 from xsshpy import __version__
 from xsshpy.errors import EXIT_FAILURE, UsageError, XsshError
+from xsshpy.openssh import find_openssh, openssh_environment
 from xsshpy.settings import Invocation
 
 SSH_FLAGS = {
@@ -67,7 +68,8 @@ SSH_VALUES = {
     "w": ("LOCAL[:REMOTE]", "a tunnel device (not supported)"),
 }
 UNSUPPORTED = "MOS"
-"""ssh's other letters: refused by name, because an option ignored in silence is a trap."""
+"""ssh's other letters: refused by name, because an option ignored in silence is a trap. ``-S none``
+asks for nothing."""
 
 BACKEND_PATTERN = r"[A-Za-z0-9_.:/+-]+"
 
@@ -128,6 +130,10 @@ def _split_cluster(word: str, following: list[str]) -> list[tuple[str, str | Non
                     raise UsageFailure(f"option requires an argument -- {letter}")
                 value = following.pop(0)
             found.append((letter, value))
+            break
+        elif letter == "S" and (word[position:] or " ".join(following[:1])) == "none":
+            # No sharing is asked for, which is what there is; mosh does.
+            found.append((letter, word[position:] or following.pop(0)))
             break
         elif letter in UNSUPPORTED:
             raise UsageFailure(f"ssh's option -{letter} is not supported yet")
@@ -252,12 +258,12 @@ def _answered_by_ssh(
 
 def _replace_by_ssh(arguments: list[str], otherwise: str = "") -> None:
     """Become ``ssh``. Where there is none, say ``otherwise`` or raise UsageFailure."""
-    try:
-        os.execvp("ssh", ["ssh", *arguments])
-    except OSError:
-        if not otherwise:
-            raise UsageFailure("this option is answered by `ssh`, which is not installed") from None
-        click.echo(otherwise, err=True)
+    path = find_openssh(os.environ)
+    if path is not None:
+        os.execve(path, ["ssh", *arguments], openssh_environment(path, os.environ))
+    if not otherwise:
+        raise UsageFailure("this option is answered by `ssh`, which is not installed")
+    click.echo(otherwise, err=True)
 
 
 _LONG_OPTIONS_WITH_VALUE = {

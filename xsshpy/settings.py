@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from hashlib import sha1
 
 from xsshpy.errors import SettingsError
+from xsshpy.openssh import find_openssh, openssh_environment
 
 SSH_CONFIG_DEADLINE = 60.0
 """Seconds that ``ssh -G`` may take: ``Match exec`` runs the user's own commands."""
@@ -183,6 +184,14 @@ class _Reader:
         """Return a comma-separated list."""
         return tuple(name for name in self.optional(keyword).split(",") if name)
 
+    def choices(self, keyword: str) -> tuple[str, ...]:
+        """Return a list in which ``none`` and ``,`` choose nothing, while no value is the default.
+
+        ssh-copy-id asks with ``,`` for a login that does not take place.
+        """
+        value = self.text(keyword)
+        return tuple(value.split(",")) if value else ()
+
     def each(self, keyword: str) -> tuple[str, ...]:
         """Return a keyword that is printed once for each value."""
         values = self._keywords.get(keyword, ())
@@ -258,7 +267,7 @@ def parse_settings(text: str, host: str, environ: Mapping[str, str]) -> Settings
         check_host_ip=read.flag("checkhostip"),
         no_host_authentication_for_localhost=read.flag("nohostauthenticationforlocalhost"),
         fingerprint_hash=read.text("fingerprinthash", "SHA256").upper(),
-        preferred_authentications=read.names("preferredauthentications"),
+        preferred_authentications=read.choices("preferredauthentications"),
         pubkey_authentication=read.text("pubkeyauthentication", "yes") not in ("no", "false"),
         password_authentication=read.flag("passwordauthentication", True),
         kbd_interactive_authentication=read.flag("kbdinteractiveauthentication", True),
@@ -415,13 +424,17 @@ async def run_ssh_g(arguments: Sequence[str]) -> tuple[int, str, str]:
     # It takes 50 ms to import: help and usage errors do without, and need this module's types.
     import asyncio
 
+    path = find_openssh(os.environ)
+    if path is None:
+        raise FileNotFoundError("ssh")
     # Shielded: a start that is broken off half way collects the child's status, and asyncio, which
     # then misses it, says so aloud. Process.kill() may do the same.
     starting = asyncio.ensure_future(
         asyncio.create_subprocess_exec(
-            "ssh",
+            path,
             "-G",
             *arguments,
+            env=openssh_environment(path, os.environ),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -487,6 +487,8 @@ def test_sshd_wants_two_methods(
         ["-oPreferredAuthentications=keyboard-interactive"],
         ["-oPreferredAuthentications=password", "-oPasswordAuthentication=no"],
         ["-oPreferredAuthentications=publickey"],
+        ["-oPreferredAuthentications=none"],
+        ["-oPreferredAuthentications=,"],
     ],
 )
 def test_only_what_is_allowed_is_tried(make_login: MakeLogin, words: list[str]) -> None:

@@ -197,7 +197,7 @@ class SshServer:
             "MaxStartups 200:30:400",
             "MaxSessions 100",
             "LogLevel DEBUG1",
-            "Subsystem sftp internal-sftp",
+            "" if "Subsystem sftp " in options.config else "Subsystem sftp internal-sftp",
         ]
         # Match blocks reach to the end of the file, so a caller's block goes last.
         head, match, tail = options.config.partition("Match ")

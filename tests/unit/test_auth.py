@@ -138,6 +138,8 @@ def settle(*lines: str) -> Settings:
         (["kbdinteractiveauthentication no"], ["publickey", "password"]),
         (["preferredauthentications password,publickey"], ["password", "publickey"]),
         (["preferredauthentications gssapi-with-mic,hostbased"], []),
+        (["preferredauthentications ,"], []),
+        (["preferredauthentications none"], []),
         (["preferredauthentications password", "passwordauthentication no"], []),
     ],
 )

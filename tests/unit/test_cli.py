@@ -121,6 +121,13 @@ def test_an_option_that_is_not_there_yet_is_refused_by_name() -> None:
             parse_command_line([f"-{letter}", "h"])
 
 
+@pytest.mark.parametrize("words", [["-S", "none", "h"], ["-NSnone", "h"], ["h", "-Snone", "c"]])
+def test_no_sharing_may_be_asked_for(words: list[str]) -> None:
+    assert ("S", "none") in parse(*words).ssh_options
+    with pytest.raises(UsageError, match="option -S is not supported yet"):
+        parse("-S", "None", "h")
+
+
 def test_the_backend_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XSSH_BACKEND", "QtAgg")
     assert parse("h").backend == "QtAgg"

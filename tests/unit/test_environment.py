@@ -142,6 +142,12 @@ def test_what_a_shell_would_read_is_never_put_there(value: str) -> None:
         "mosh-server new -s",
         "env A=b 'mosh-server' new",
         "bash -c 'rsync --server .'",
+        "git-annex-shell 'configlist' '/~/x'",
+        "docker system dial-stdio",
+        "docker --host unix:///x system dial-stdio",
+        "nix-store --serve --write",
+        "nix-daemon --stdio",
+        "virt-ssh-helper 'qemu:///system'",
     ],
 )
 def test_commands_that_a_program_speaks_over(command: str) -> None:
@@ -173,6 +179,8 @@ def test_commands_that_a_program_speaks_over(command: str) -> None:
         "rclone serve http x",
         "echo mosh-servers",
         "python3 serve.py",
+        "docker system df",
+        "nix-store --query x",
     ],
 )
 def test_commands_of_people(command: str) -> None:
@@ -186,7 +194,9 @@ def test_any_text_is_judged(command: str) -> None:
 
 def test_a_long_command_is_judged_at_once() -> None:
     """No word list makes the expression try again and again."""
-    for text in ("borg " + "x " * 20_000, "scp " + "-a " * 20_000, "svnserve " + "x " * 20_000):
+    for start in ("borg x", "scp -a", "svnserve x", "docker x", "nix-store x"):
+        program, word = start.split()
+        text = f"{program} " + f"{word} " * 20_000
         assert not is_protocol_command(text)
 
 

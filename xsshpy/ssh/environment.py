@@ -35,6 +35,11 @@ _PROTOCOL_COMMANDS = re.compile(
         | rdiff-backup\s+(?:\S+\s+)*(?:--)?server
         | rclone\s+serve\s+.*--stdio
         | mosh-server
+        | git-annex-shell
+        | docker\s+(?:\S+\s+)*system\s+dial-stdio
+        | nix-store\s+(?:\S+\s+)*--serve
+        | nix-daemon\s+--stdio
+        | virt-ssh-helper
     )(?=[\s'";&|]|$)""",
     re.VERBOSE | re.DOTALL,
 )
