@@ -345,6 +345,7 @@ async def _run_session(run: _Run, x11: NativeForwarding | None) -> int:
         disabled=session.disabled,
         is_forced=session.login.is_command_forced,
     )
+    session.become_interactive(streams.pty or forwarding is not None)
     process = RemoteProcess(console, stdout=STDOUT, stderr=STDERR)
     grants = await start_process(session.connection, plan, process)
     if forwarding is not None and not grants.x11:

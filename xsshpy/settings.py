@@ -27,6 +27,7 @@ SSH_CONFIG_DEADLINE = 60.0
 
 _LONG_COMMAND = 32 << 10
 _MOST_DIGITS = 18
+_PROXY_TOKENS = "%hknpr"
 _NO_TERMINAL_NOTICE = "Pseudo-terminal will not be allocated because stdin is not a terminal."
 
 
@@ -378,7 +379,10 @@ def expand_tokens(text: str, tokens: Mapping[str, str], keyword: str) -> str:
 
 def _token(name: str, tokens: Mapping[str, str], keyword: str) -> str:
     if name not in tokens:
-        raise SettingsError(f"xssh: {keyword}: unknown key %{name}")
+        raise SettingsError(
+            f"vdollar_percent_expand: unknown key %{name}",
+            evidence=(f"xssh: in {keyword}",),
+        )
     return tokens[name]
 
 
@@ -413,7 +417,8 @@ def _expand_home(path: str) -> str:
 def expand_proxy_command(settings: Settings) -> str:
     """Return ProxyCommand with its tokens replaced, as the user's shell is to run it."""
     tokens = _tokens(_Reader(settings.keywords), settings.host)
-    return expand_tokens(settings.proxy_command, tokens, "ProxyCommand")
+    known = {name: tokens[name] for name in _PROXY_TOKENS}
+    return "exec " + expand_tokens(settings.proxy_command, known, "ProxyCommand")
 
 
 async def run_ssh_g(arguments: Sequence[str]) -> tuple[int, str, str]:

@@ -50,6 +50,11 @@ class Session:
     transport: Transport | None
     carrier: Session | None
 
+    def become_interactive(self, interactive: bool) -> None:
+        """Give what is sent the priority that IPQoS has for this kind of session."""
+        if self.transport is not None:
+            self.transport.become_interactive(interactive, self.console)
+
     async def close(self) -> None:
         """Say goodbye, and close everything below; bounded."""
         self.connection.close()
@@ -157,11 +162,15 @@ async def _handshake(
     connection = await _attach(settings, factory, transport, carrier)
     connection.set_extra_info(host=settings.hostname, port=settings.port)
     try:
-        await _await_login(settings, console, connection, options.waiter)
+        left = transport.time_left if transport is not None else None
+        if left is None:
+            left = float(settings.connect_timeout or HANDSHAKE_DEADLINE)
+        await _await_login(settings, console, connection, options.waiter, left)
     except BaseException as error:
         connection.cancel_question()
         connection.abort()
-        raise explain_failure(error, settings, connection, address) from None
+        port = transport.port if transport is not None else None
+        raise explain_failure(error, settings, connection, address, port) from None
     return connection, login, verifier
 
 
@@ -173,9 +182,7 @@ async def _attach(
 ) -> ClientConnection:
     """Put an SSH connection on the socket, or on a channel of the jump host's connection."""
     if transport is not None:
-        loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(factory, sock=transport.socket)
-        return connection
+        return await transport.attach(factory)
     assert carrier is not None
     opening = carrier.connection.create_connection(
         cast("Callable[[], asyncssh.SSHTCPSession[bytes]]", factory),  # it acts as one
@@ -198,14 +205,14 @@ async def _await_login(
     console: Console,
     connection: ClientConnection,
     waiter: asyncio.Future[None],
+    left: float,
 ) -> None:
     """Wait for the login; a server that goes silent on the way is given up, a user never.
 
-    Up to the first step of authentication there is the deadline of the handshake, and all the
-    way, where ServerAliveInterval is set, that of a silent server.
+    Up to the first step of authentication there are ``left`` seconds, and all the way, where
+    ServerAliveInterval is set, there is the deadline of a silent server.
     """
     loop = asyncio.get_running_loop()
-    left = float(settings.connect_timeout or HANDSHAKE_DEADLINE)
     silence = settings.server_alive_interval * settings.server_alive_count_max
     while not waiter.done():
         started = loop.time()

@@ -30,13 +30,14 @@ def explain_failure(
     settings: Settings,
     connection: ClientConnection,
     address: str | None,
+    port: int | None = None,
 ) -> BaseException:
-    """Turn what asyncssh raised into ssh's words."""
+    """Turn what asyncssh raised into ssh's words; the port is the settings' unless given."""
     if connection.failure is not None:
         return connection.failure
     if isinstance(error, XsshError) or not isinstance(error, Exception):
         return error
-    where = f"{address or 'UNKNOWN'} port {settings.port if address else 65535}"
+    where = f"{address or 'UNKNOWN'} port {(port or settings.port) if address else 65535}"
     doctor = f"`ssh -v {settings.host}` shows what this machine's own ssh makes of it"
     if connection.farewell is not None:
         code, reason = connection.farewell

@@ -1,6 +1,6 @@
-"""The byte stream that SSH runs over: a TCP connection or a ProxyCommand's stdio.
+"""The byte stream that SSH runs over: a TCP connection, or what a ProxyCommand gives.
 
-Both become one connected socket. Error texts are ssh's own, because programs match on them.
+Error texts are ssh's own, because programs match on them.
 """
 
 from __future__ import annotations
@@ -8,101 +8,122 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import signal
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from xsshpy.console import Console
 from xsshpy.errors import ConnectError
 from xsshpy.resolver import Address, resolve
-from xsshpy.settings import Settings, expand_proxy_command
+from xsshpy.settings import Settings
+from xsshpy.ssh.pipes import DuplexPipe
+from xsshpy.ssh.proxy import close_quietly, end_proxy, open_proxy
+from xsshpy.ssh.socket_options import Priorities, parse_priorities, set_priority
 
-_PROXY_GRACE = 2.0
-"""Seconds that a ProxyCommand has to end by itself once its connection is closed."""
+_Protocol = TypeVar("_Protocol", bound=asyncio.Protocol)
 
 
 @dataclass
 class Transport:
-    """A connected socket, with the numeric address it leads to or the process behind it."""
+    """Where the connection runs: a socket, or two descriptors; and the process behind it, if any.
 
-    socket: socket.socket
-    address: str | None = None
+    ``address`` and ``port`` are those of the other end of an internet connection. ``time_left``
+    are the seconds of ConnectTimeout that remain for what follows; None: no limit.
+    """
+
+    priorities: Priorities
+    socket: socket.socket | None = None
+    descriptors: tuple[int, int] | None = None
     process: asyncio.subprocess.Process | None = None
+    address: str | None = None
+    port: int | None = None
+    time_left: float | None = None
+
+    async def attach(self, factory: Callable[[], _Protocol]) -> _Protocol:
+        """Put a protocol on it. Raises ConnectError."""
+        if self.socket is not None:
+            loop = asyncio.get_running_loop()
+            _, protocol = await loop.create_connection(factory, sock=self.socket)
+            return protocol
+        assert self.descriptors is not None
+        descriptors, self.descriptors = self.descriptors, None
+        protocol = factory()
+        try:
+            DuplexPipe(*descriptors, protocol).start()
+        except OSError as error:
+            raise ConnectError(
+                f"xssh: there is no connection on stdin and stdout: {_reason(error)}",
+                remedy="ProxyCommand - needs a program that speaks SSH to xssh's stdin and stdout",
+            ) from None
+        return protocol
+
+    def become_interactive(self, interactive: bool, console: Console) -> None:
+        """Set the priority that IPQoS has for this kind of session."""
+        if self.socket is not None:
+            chosen = self.priorities.interactive if interactive else self.priorities.bulk
+            set_priority(self.socket, chosen, console)
 
     async def close(self) -> None:
-        """Close the socket and reap the ProxyCommand: SIGHUP as ssh sends it, then SIGKILL."""
-        self.socket.close()
-        process = self.process
-        if process is None or process.returncode is not None:
-            return
-        for number in (signal.SIGHUP, signal.SIGKILL):
-            try:
-                # Not send_signal(): it may reap the process, which asyncio's watcher then misses.
-                os.kill(process.pid, number)
-                await asyncio.wait_for(process.wait(), _PROXY_GRACE)
-                return
-            except ProcessLookupError:
-                return
-            except (TimeoutError, asyncio.TimeoutError):
-                continue
+        """Close what is open, and reap the ProxyCommand."""
+        if self.socket is not None:
+            self.socket.close()
+        if self.descriptors is not None:
+            close_quietly(self.descriptors)
+        if self.process is not None:
+            await end_proxy(self.process)
 
 
 async def open_transport(settings: Settings, console: Console) -> Transport:
     """Connect as the settings say. Raises ConnectError."""
-    if settings.proxy_command:
-        return await _start_proxy_command(settings, console)
-    return await _open_tcp(settings, console)
+    priorities = parse_priorities(" ".join(settings.keywords.get("ipqos", ())))
+    if not settings.proxy_command:
+        return await _open_tcp(settings, priorities, console)
+    proxy = await open_proxy(settings, console)
+    transport = Transport(priorities, proxy.socket, proxy.descriptors, proxy.process)
+    if proxy.socket is not None:
+        proxy.socket.setblocking(False)
+        if proxy.socket.family in (socket.AF_INET, socket.AF_INET6):
+            transport.address, transport.port = proxy.socket.getpeername()[:2]
+    return transport
 
 
-async def _start_proxy_command(settings: Settings, console: Console) -> Transport:
-    command = expand_proxy_command(settings)
-    shell = os.environ.get("SHELL") or "/bin/sh"
-    console.debug(1, f"Executing proxy command: exec {command}")
-    ours, theirs = socket.socketpair()
-    try:
-        process = await asyncio.create_subprocess_exec(
-            shell, "-c", f"exec {command}", stdin=theirs.fileno(), stdout=theirs.fileno()
-        )
-    except OSError as error:
-        ours.close()
-        raise ConnectError(
-            f"xssh: ProxyCommand could not be started: {error.strerror}",
-            evidence=(f"  {shell} -c 'exec {command}'",),
-            remedy=f"run that command by hand, or see ProxyCommand for {settings.host}",
-        ) from None
-    finally:
-        theirs.close()
-    ours.setblocking(False)
-    return Transport(ours, process=process)
-
-
-async def _open_tcp(settings: Settings, console: Console) -> Transport:
-    loop = asyncio.get_running_loop()
+async def _open_tcp(settings: Settings, priorities: Priorities, console: Console) -> Transport:
+    console.debug(2, f'resolving "{settings.hostname}" port {settings.port}')
     addresses = await _resolve(settings)
-    deadline = loop.time() + settings.connect_timeout if settings.connect_timeout else None
-    failure: OSError = OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
+    host, port = settings.hostname, settings.port
+    failure = os.strerror(errno.EHOSTUNREACH)
+    number = errno.EHOSTUNREACH
     for attempt in range(max(1, settings.connection_attempts)):
         if attempt:
             await asyncio.sleep(1)
             console.debug(1, "Trying again...")
         for address in addresses:
-            console.debug(
-                1, f"Connecting to {settings.hostname} [{address.numeric}] port {settings.port}."
-            )
+            console.debug(1, f"Connecting to {host} [{address.numeric}] port {port}.")
+            connection = await _make_socket(settings, address, priorities, console)
+            if connection is None:
+                failure, number = "failure", 0
+                continue
+            started = asyncio.get_running_loop().time()
             try:
-                connected = await _connect_one(settings, address, deadline)
+                await _connect(connection, address, settings.connect_timeout)
             except OSError as error:
-                failure = error
-                console.debug(
-                    1,
-                    f"connect to address {address.numeric} port {settings.port}: {_reason(error)}",
-                )
-            else:
-                return Transport(connected, address.numeric)
-    host, port = settings.hostname, settings.port
+                failure, number = _reason(error), error.errno or 0
+                where = f"address {address.numeric} port {port}"
+                console.debug(1, f"connect to {where}: {failure}")
+                continue
+            console.debug(1, "Connection established.")
+            left = None
+            if settings.connect_timeout:
+                took = asyncio.get_running_loop().time() - started
+                left = max(0.0, settings.connect_timeout - took)
+                console.debug(3, f"timeout: {left * 1000:.0f} ms remain after connect")
+            return Transport(
+                priorities, connection, address=address.numeric, port=port, time_left=left
+            )
     raise ConnectError(
-        f"ssh: connect to host {host} port {port}: {_reason(failure)}",
-        remedy=_remedy(failure, host, port),
+        f"ssh: connect to host {host} port {port}: {failure}",
+        remedy=_remedy(number, settings),
     )
 
 
@@ -116,20 +137,64 @@ async def _resolve(settings: Settings) -> list[Address]:
         ) from None
 
 
-async def _connect_one(
-    settings: Settings, address: Address, deadline: float | None
-) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    connection = socket.socket(address.family, socket.SOCK_STREAM, address.protocol)
+async def _make_socket(
+    settings: Settings, address: Address, priorities: Priorities, console: Console
+) -> socket.socket | None:
+    """Make a socket with the settings' priority and source address; None, and said why not."""
+    try:
+        connection = socket.socket(address.family, socket.SOCK_STREAM, address.protocol)
+    except OSError as error:
+        console.error(f"socket: {error.strerror}")
+        return None
     try:
         connection.setblocking(False)
-        if settings.bind_interface:
-            _bind_to_interface(connection, settings.bind_interface)
-        if settings.bind_address:
-            local = await resolve(settings.bind_address, 0, address.family, passive=True)
-            connection.bind(local[0].address)
-        remaining = None if deadline is None else max(0.0, deadline - loop.time())
-        await asyncio.wait_for(loop.sock_connect(connection, address.address), remaining)
+        set_priority(connection, priorities.interactive, console)
+        if await _bind(connection, settings, address, console):
+            return connection
+    except BaseException:
+        connection.close()
+        raise
+    connection.close()
+    return None
+
+
+async def _bind(
+    connection: socket.socket, settings: Settings, address: Address, console: Console
+) -> bool:
+    """Bind to BindAddress, or to an address of BindInterface; False, and said why not."""
+    if not settings.bind_address and not settings.bind_interface:
+        return True
+    name, source = settings.bind_address, None
+    try:
+        if not name:
+            from xsshpy.ssh.interfaces import interface_addresses
+
+            name = (*interface_addresses(settings.bind_interface, address.family), "")[0]
+        if name:
+            source = (await resolve(name, 0, address.family, passive=True))[0]
+    except socket.gaierror as error:
+        console.error(f"getaddrinfo: {name}: {error.strerror}")
+        return False
+    except OSError as error:
+        console.error(f"getifaddrs: {settings.bind_interface}: {_reason(error)}")
+        return False
+    if source is None:
+        console.notice(f"getifaddrs: {settings.bind_interface}: no suitable addresses")
+        return False
+    try:
+        connection.bind(source.address)
+    except OSError as error:
+        console.error(f"bind {source.numeric}: {_reason(error)}")
+        return False
+    console.debug(1, f"ssh_create_socket: bound to {source.numeric}")
+    return True
+
+
+async def _connect(connection: socket.socket, address: Address, timeout: int | None) -> None:
+    """Connect, within ``timeout`` seconds; close the socket where that fails with OSError."""
+    loop = asyncio.get_running_loop()
+    try:
+        await asyncio.wait_for(loop.sock_connect(connection, address.address), timeout)
     except (TimeoutError, asyncio.TimeoutError) as error:
         connection.close()
         if isinstance(error, OSError) and error.errno:
@@ -138,22 +203,6 @@ async def _connect_one(
     except BaseException:
         connection.close()
         raise
-    return connection
-
-
-def _bind_to_interface(connection: socket.socket, name: str) -> None:
-    """Let traffic go by one interface only (-B). Raises OSError where there is none of the name."""
-    option = getattr(socket, "SO_BINDTODEVICE", None)
-    if option is not None:
-        connection.setsockopt(socket.SOL_SOCKET, option, name.encode() + b"\0")
-    else:  # macOS: by number, and for each family
-        index = socket.if_nametoindex(name)
-        level, number = (
-            (socket.IPPROTO_IPV6, 125)
-            if connection.family == socket.AF_INET6
-            else (socket.IPPROTO_IP, 25)
-        )
-        connection.setsockopt(level, number, index)
 
 
 def _reason(error: OSError) -> str:
@@ -161,9 +210,14 @@ def _reason(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
 
 
-def _remedy(error: OSError, host: str, port: int) -> str:
-    if error.errno == errno.ECONNREFUSED:
+def _remedy(number: int, settings: Settings) -> str:
+    host, port = settings.hostname, settings.port
+    if number == errno.ECONNREFUSED:
         return f"see that an SSH server listens on port {port} of {host}, or give its port with -p"
-    if error.errno in (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH):
+    if number in (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH):
         return f"see that {host} is up and that no firewall or missing VPN stands in between"
+    if number == 0 and (settings.bind_address or settings.bind_interface):
+        return (
+            "`ip addr` lists the addresses that -b and BindAddress, -B and BindInterface can name"
+        )
     return f"`ssh -v {host}` shows what this machine's own ssh makes of it"
