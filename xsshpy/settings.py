@@ -380,7 +380,7 @@ def expand_tokens(text: str, tokens: Mapping[str, str], keyword: str) -> str:
 def _token(name: str, tokens: Mapping[str, str], keyword: str) -> str:
     if name not in tokens:
         raise SettingsError(
-            f"vdollar_percent_expand: unknown key %{name}",
+            f"vdollar_percent_expand: unknown key %{name}\npercent_expand: failed",
             evidence=(f"xssh: in {keyword}",),
         )
     return tokens[name]
@@ -418,7 +418,7 @@ def expand_proxy_command(settings: Settings) -> str:
     """Return ProxyCommand with its tokens replaced, as the user's shell is to run it."""
     tokens = _tokens(_Reader(settings.keywords), settings.host)
     known = {name: tokens[name] for name in _PROXY_TOKENS}
-    return "exec " + expand_tokens(settings.proxy_command, known, "ProxyCommand")
+    return expand_tokens(settings.proxy_command, known, "ProxyCommand")
 
 
 async def run_ssh_g(arguments: Sequence[str]) -> tuple[int, str, str]:

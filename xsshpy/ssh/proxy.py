@@ -39,7 +39,7 @@ async def open_proxy(settings: Settings, console: Console) -> Proxy:
     fdpass = settings.keywords.get("proxyusefdpass") == ("yes",)
     if settings.proxy_command == _OWN_STREAMS:
         return _use_own_streams(fdpass=fdpass)
-    command = expand_proxy_command(settings)
+    command = f"exec {expand_proxy_command(settings)}"
     if fdpass:
         return await _receive_connection(settings, command, console)
     return await _start(settings, command, console)
