@@ -24,7 +24,12 @@ from typing import AnyStr, Protocol
 
 import asyncssh
 from asyncssh.channel import SSHChannel, SSHTCPChannel, SSHX11Channel
-from asyncssh.constants import MSG_DISCONNECT, MSG_KEXINIT, MSG_USERAUTH_FAILURE
+from asyncssh.constants import (
+    MSG_DISCONNECT,
+    MSG_KEXINIT,
+    MSG_SERVICE_ACCEPT,
+    MSG_USERAUTH_FAILURE,
+)
 from asyncssh.packet import SSHPacket, SSHPacketLogger
 from asyncssh.public_key import SigningKey
 
@@ -138,6 +143,7 @@ class ClientConnection(asyncssh.SSHClientConnection):
         self._last_moved = loop.time()
         self._our_turns = 0
         self.authenticating = False
+        self._has_begun = False
         self.offered_methods: tuple[str, ...] = ()
         self.first_words = b""
         self.farewell: tuple[int, str] | None = None
@@ -193,9 +199,30 @@ class ClientConnection(asyncssh.SSHClientConnection):
         if self._held_up and self._transport is not None:
             super().try_next_auth()
 
+    def send_service_request(self, service: bytes) -> None:
+        """Ask for user authentication, and begin it without waiting to be let: a trip less.
+
+        The answer has to be waited for only where nothing else shows that the server holds its key
+        (RFC 4253 §10), and it signs in each key exchange but those of Kerberos. It reads the two
+        requests one after the other; Dropbear's client has sent them together since 2013.
+        """
+        super().send_service_request(service)
+        if self.host_key_judged:
+            self.try_next_auth()
+
+    def _note_service_accept(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        """Take note that the server is willing; asyncssh would begin authentication only now."""
+        self.authenticating = True
+        self._has_begun = self.host_key_judged
+        try:
+            self._process_service_accept(pkttype, pktid, packet)
+        finally:
+            self._has_begun = False
+
     def try_next_auth(self, *, next_method: bool = False) -> None:
         """Go on with authentication, but not before the host key is accepted."""
-        self.authenticating = True
+        if self._has_begun:
+            return
         if self._question is not None:
             self._held_up = True
         else:
@@ -249,6 +276,7 @@ class ClientConnection(asyncssh.SSHClientConnection):
         **asyncssh.SSHClientConnection._packet_handlers,
         MSG_KEXINIT: _note_kexinit,
         MSG_DISCONNECT: _note_disconnect,
+        MSG_SERVICE_ACCEPT: _note_service_accept,
         MSG_USERAUTH_FAILURE: _note_userauth_failure,
     }
 

@@ -1,8 +1,8 @@
 """One remote process: its pty, its environment, its stdio and its end (RFC 4254 §6).
 
-Channel requests are sent together and answered in order, as OpenSSH's client does it; only what
-the remote command line depends on (was a display granted? was MPLBACKEND accepted?) is waited for
-before the command goes out.
+Channel requests are sent together, the command with them, and answered in order, as OpenSSH's
+client does it. Only where the remote command line depends on the answers (was a display granted?
+was MPLBACKEND accepted?) are they waited for before the command goes out.
 """
 
 from __future__ import annotations
@@ -113,52 +113,51 @@ class SessionChannel(asyncssh.SSHClientChannel[bytes]):
         packet.check_end()
         self._session = process
         process.connection_made(self)
-        grants = await self._request_surroundings(plan)
-        await self._request_program(plan, grants)
+        grants = await self._request(plan)
         process.session_started()
-        assert self._conn is not None
-        self._conn.create_task(self._start_reading(), self.logger)
+        if self._conn is not None:  # else a short process without output is over already
+            self._conn.create_task(self._start_reading(), self.logger)
         return grants
 
-    async def _request_surroundings(self, plan: SessionPlan) -> Grants:
-        requests = []
+    async def _request(self, plan: SessionPlan) -> Grants:
+        """Ask for everything, and for the program at once unless the command has to wait."""
+        asked = self._ask_for_surroundings(plan)
+        if depends_on_grants(plan):
+            await asyncio.gather(*asked.values())
+        program, command = decide_program(plan, _granted(asked))
+        arguments = [String(os.fsencode(command))] if command else []
+        started = self._ask(program, *arguments)
+        await asyncio.gather(*asked.values(), started)
+        if _is_refused(asked, b"pty-req"):
+            self._session.console.error("PTY allocation request failed on channel 0")
+        if not started.result():
+            self.close()
+            raise SessionError(f"{program.decode('ascii')} request failed on channel 0")
+        return _granted(asked)
+
+    def _ask_for_surroundings(self, plan: SessionPlan) -> _Asked:
+        """Send what comes before the program; return the requests that are answered."""
+        asked: _Asked = {}
         for name, value in plan.variables.items():
             if name != BACKEND_VARIABLE:
                 self._send_request(b"env", String(os.fsencode(name)), String(os.fsencode(value)))
-        pty = x11 = backend = None
-        if plan.pty is not None:
-            pty = self._make_request(b"pty-req", *_encode_pty(plan.pty))
-        if plan.x11 is not None:
-            x11 = self._make_request(b"x11-req", *_encode_x11(plan.x11))
-        wanted = plan.variables.get(BACKEND_VARIABLE, plan.backend if plan.x11 else None)
-        if wanted is not None:
-            backend = self._make_request(
-                b"env", String(BACKEND_VARIABLE), String(os.fsencode(wanted))
-            )
-        requests = [request for request in (pty, x11, backend) if request is not None]
-        answers = iter(await asyncio.gather(*requests))
-        # gather starts the requests in this order, so the packets leave in this order too.
         if plan.forward_agent:
             assert isinstance(self._conn, ClientConnection)
             self._conn.allow_agent(plan.forward_agent)
             self._send_request(b"auth-agent-req@openssh.com")
-        if pty is not None and not next(answers):
-            self._console_notice("PTY allocation request failed on channel 0")
-        granted = bool(next(answers)) if x11 is not None else False
-        accepted = bool(next(answers)) if backend is not None else False
-        return Grants(x11=granted, backend_accepted=accepted)
+        if plan.pty is not None:
+            asked[b"pty-req"] = self._ask(b"pty-req", *_encode_pty(plan.pty))
+        if plan.x11 is not None:
+            asked[b"x11-req"] = self._ask(b"x11-req", *_encode_x11(plan.x11))
+        wanted = plan.variables.get(BACKEND_VARIABLE, plan.backend if plan.x11 else None)
+        if wanted is not None:
+            arguments = String(BACKEND_VARIABLE), String(os.fsencode(wanted))
+            asked[b"env"] = self._ask(b"env", *arguments)
+        return asked
 
-    def _console_notice(self, text: str) -> None:
-        self._session.console.error(text)
-
-    async def _request_program(self, plan: SessionPlan, grants: Grants) -> None:
-        request, command = decide_program(plan, grants)
-        arguments = [String(os.fsencode(command))] if command else []
-        if await self._make_request(request, *arguments):
-            return
-        self.close()
-        what = {b"shell": "shell", b"exec": "exec", b"subsystem": "subsystem"}[request]
-        raise SessionError(f"{what} request failed on channel 0")
+    def _ask(self, request: bytes, *arguments: bytes) -> asyncio.Task[bool | None]:
+        """Make a request without waiting. Tasks begin in order, so the packets leave in order."""
+        return asyncio.ensure_future(self._make_request(request, *arguments))
 
     @property
     def takes_requests(self) -> bool:
@@ -173,6 +172,28 @@ class SessionChannel(asyncssh.SSHClientChannel[bytes]):
             self._send_request(b"eow@openssh.com")
         else:
             self.close()
+
+
+_Asked = dict[bytes, "asyncio.Task[bool | None]"]
+
+
+def _granted(asked: _Asked) -> Grants:
+    """Return what has been granted by now."""
+    x11, backend = (
+        name in asked and asked[name].done() and bool(asked[name].result())
+        for name in (b"x11-req", b"env")
+    )
+    return Grants(x11, backend)
+
+
+def _is_refused(asked: _Asked, name: bytes) -> bool:
+    return name in asked and not asked[name].result()
+
+
+def depends_on_grants(plan: SessionPlan) -> bool:
+    """Tell whether the command can be sent only when it is known if a display is granted."""
+    granted, refused = (decide_program(plan, Grants(x11, False)) for x11 in (True, False))
+    return plan.x11 is not None and granted != refused
 
 
 def decide_program(plan: SessionPlan, grants: Grants) -> tuple[bytes, str]:
