@@ -1,16 +1,22 @@
-"""-f: ask what there is to ask, log in, then go to the background (ssh(1)).
+"""To the background: -f when the login is done, ``~&`` in the middle of a session (ssh(1)).
 
-A process with an event loop and threads must not fork. So the fork comes first: the child does the
-whole run, with the terminal for its questions, and the parent waits until the child says that it
-has logged in and started what was asked for. Then the parent ends with status 0, as ssh does; a
-child that fails before that point gives the parent its own status.
+A process with an event loop and threads should not fork. So with -f the fork comes first: the child
+does the whole run, with the terminal for its questions, and the parent waits until the child says
+that it has logged in and started what was asked for. Then the parent ends with status 0, as ssh
+does; a child that fails before that point gives the parent its own status.
+
+``~&`` can't be foreseen. There the event loop itself goes on in a child (:func:`leave_shell`), at a
+moment when no thread is at work: who calls it starts new ones.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+import selectors
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 _READY = b"1"
 
@@ -45,3 +51,29 @@ def _detach(writer: int) -> None:
     os.setsid()
     os.write(writer, _READY)
     os.close(writer)
+
+
+def leave_shell() -> None:
+    """Go on in a child process; the parent ends with status 0, which gives the shell its prompt.
+
+    To be called by a callback of the running event loop, not within a task. Raises OSError where
+    there can be no child; then nothing has changed.
+    """
+    loop = asyncio.get_running_loop()
+    if os.fork() > 0:
+        os._exit(0)  # nothing is put back or flushed here: all of it is the child's now
+    # Python forgets in a child that a loop runs, and which descriptor its signals wake.
+    asyncio._set_running_loop(loop)
+    parts = vars(loop)
+    parts["_selector"] = _same_selector(parts["_selector"])
+    signal.set_wakeup_fd(parts["_csock"].fileno())
+    loop.set_default_executor(ThreadPoolExecutor())
+
+
+def _same_selector(inherited: selectors.BaseSelector) -> selectors.BaseSelector:
+    """Return a selector that waits for the same: kqueue's stays with the parent."""
+    ours = selectors.DefaultSelector()
+    for key in list(inherited.get_map().values()):
+        ours.register(key.fileobj, key.events, key.data)
+    inherited.close()
+    return ours

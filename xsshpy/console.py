@@ -56,6 +56,11 @@ class LogLevel(IntEnum):
     DEBUG2 = 6
     DEBUG3 = 7
 
+    @property
+    def shown_name(self) -> str:
+        """What OpenSSH calls the level where it shows one."""
+        return {LogLevel.QUIET: "SILENT", LogLevel.DEBUG1: "DEBUG"}.get(self, self.name)
+
     @classmethod
     def parse(cls, name: str) -> LogLevel:
         """Return the level that OpenSSH calls ``name``, in any case. Raises ValueError."""
@@ -99,9 +104,10 @@ def _shown(character: str) -> str:
 class Console:
     """Where a run speaks to its user.
 
-    ``stderr`` is a descriptor or a binary stream. ``environ`` decides about askpass. With
-    ``batch_mode`` nothing is ever asked. ``raw`` is set while the terminal is in raw mode: lines
-    then end in a carriage return and a newline.
+    ``stderr`` is a descriptor or a binary stream, and so is ``answers``, where goes what an escape
+    answers (stderr, unless given). ``environ`` decides about askpass. With ``batch_mode`` nothing
+    is ever asked. ``raw`` is set while the terminal is in raw mode: lines then end in a carriage
+    return and a newline.
     """
 
     def __init__(
@@ -109,6 +115,7 @@ class Console:
         level: LogLevel = LogLevel.INFO,
         *,
         stderr: int | LogStream = 2,
+        answers: int | LogStream | None = None,
         environ: Mapping[str, str] | None = None,
         tty_path: str = "/dev/tty",
         batch_mode: bool = False,
@@ -117,9 +124,15 @@ class Console:
         self.raw = False
         self.batch_mode = batch_mode
         self._stderr = stderr
+        self._answers = stderr if answers is None else answers
         self._environ = os.environ if environ is None else environ
         self._tty_path = tty_path
         self._turn: asyncio.Lock | None = None
+
+    @property
+    def is_on_stderr(self) -> bool:
+        """Whether messages go to standard error, and not to a file or the system's log."""
+        return self._stderr == 2
 
     def shows(self, level: LogLevel) -> bool:
         """Say whether a message of ``level`` would be shown."""
@@ -167,7 +180,7 @@ class Console:
 
     def show(self, text: str) -> None:
         """Show ``text`` as it is, at every level: what an escape answers."""
-        self._write(text)
+        self._write(text, self._answers)
 
     async def ask_secret(self, prompt: str) -> str | None:
         """Ask for a secret, without echo. See :meth:`ask_line`."""
@@ -230,22 +243,23 @@ class Console:
             return None
         return _decoded(answer)
 
-    def _write(self, text: str) -> None:
+    def _write(self, text: str, stream: int | LogStream | None = None) -> None:
+        stream = self._stderr if stream is None else stream
         if self.raw:
             text = text.replace("\r\n", "\n").replace("\n", "\r\n")
         data = text.encode("utf-8", "surrogateescape")
-        if not isinstance(self._stderr, int):
+        if not isinstance(stream, int):
             try:
-                self._stderr.write(data)
-                self._stderr.flush()
+                stream.write(data)
+                stream.flush()
             except (OSError, ValueError):
                 return
             return
         while data:
             try:
-                data = data[os.write(self._stderr, data) :]
+                data = data[os.write(stream, data) :]
             except BlockingIOError:
-                if not _wait_writable(self._stderr):
+                if not _wait_writable(stream):
                     return
             except OSError:
                 return

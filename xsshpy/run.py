@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xsshpy.background import start_in_background
+from xsshpy.commandline import CommandLine, run_local_command
 from xsshpy.console import Console, LogLevel, LogStream
 from xsshpy.errors import EXIT_FAILURE, DisplayError, ForwardError, SettingsError, XsshError
 from xsshpy.foreground import (
@@ -98,7 +99,8 @@ async def _run_until_signal(task: _Task) -> int:
 
 
 async def _tell(task: _Task) -> int:
-    console = Console(environ=task.environ, stderr=_log_destination(task.invocation))
+    log = _log_destination(task.invocation)
+    console = Console(environ=task.environ, stderr=log, answers=STDERR)
     asyncio.get_running_loop().set_exception_handler(
         lambda _, context: console.debug(1, f"event loop: {context.get('message')}")
     )
@@ -130,7 +132,7 @@ async def _tell_story(task: _Task, console: Console) -> int:
 
         session = await connect(settings, task.invocation, console, task.environ)
         stack.push_async_callback(session.close)
-        await _run_local_command(settings, console)
+        await run_local_command(settings.local_command, console)
         run = _Run(task, settings, console, session, await _open_forwards(stack, settings, session))
         target = task.invocation.value_of("W")
         if target is not None:
@@ -259,19 +261,6 @@ async def _close_x11(x11: asyncio.Task[NativeForwarding | None]) -> None:
         await forwarding.close()
 
 
-async def _run_local_command(settings: Settings, console: Console) -> None:
-    """Run LocalCommand, as PermitLocalCommand allows, once the login is done (ssh_config(5))."""
-    if settings.local_command:
-        shell = os.environ.get("SHELL") or "/bin/sh"
-        try:
-            process = await asyncio.create_subprocess_exec(shell, "-c", settings.local_command)
-        except OSError as error:
-            reason = error.strerror or error
-            console.error(f'Couldn\'t execute {shell} -c "{settings.local_command}": {reason}')
-            return
-        await process.wait()
-
-
 async def _open_forwards(
     stack: contextlib.AsyncExitStack, settings: Settings, session: Session
 ) -> Forwarder:
@@ -312,11 +301,11 @@ async def _wait_without_session(run: _Run) -> int:
     process = RemoteProcess(run.console, stdout=STDOUT, stderr=STDERR)
     ending = asyncio.create_task(process.end_with(run.session.connection))
     streams = Streams(pty=False, raw=False, null_input=True)
-    attendance = Attendance(process, run.session.connection, run.settings, run.console, streams)
+    attendance = _attendance(run, process, streams)
     await _confirm_forwards(run)
     run.task.detach()
     try:
-        await attendance.attend(_nothing, run.forwarder.describe)
+        await attendance.attend(_nothing)
     finally:
         ending.cancel()
     if attendance.killed == signal.SIGTERM:
@@ -354,7 +343,7 @@ async def _run_session(run: _Run, x11: NativeForwarding | None) -> int:
         console.notice(explain_refused_request(session.login.remote_messages, settings.host))
     if script is not None:
         process.write(script_preamble(invocation, script, plan, display_granted=grants.x11))
-    attendance = Attendance(process, session.connection, settings, console, streams)
+    attendance = _attendance(run, process, streams)
     await _confirm_forwards(run)
     run.task.detach()
 
@@ -363,8 +352,15 @@ async def _run_session(run: _Run, x11: NativeForwarding | None) -> int:
             await forwarding.wait_until_idle()
         await run.forwarder.wait_until_idle()
 
-    await attendance.attend(linger, run.forwarder.describe)
+    await attendance.attend(linger)
     return _conclude(run, process, attendance, streams)
+
+
+def _attendance(run: _Run, process: RemoteProcess, streams: Streams) -> Attendance:
+    settings, console, forwarder = run.settings, run.console, run.forwarder
+    command_line = CommandLine(settings, console, forwarder, run.task.environ)
+    connection = run.session.connection
+    return Attendance(process, connection, settings, console, streams, forwarder, command_line)
 
 
 async def _nothing() -> None:

@@ -238,33 +238,38 @@ def parse_stdio_forward(text: str, environ: Mapping[str, str] | None = None) -> 
     ``${NAME}`` stands for a variable of ``environ``. Raises UsageError in ssh's words. Unlike
     OpenSSH before 9.4, which would wait for nothing, a path is understood.
     """
-    fields = _split_fields(_expand(text, environ or {}).lstrip())
+    fields = split_fields(expand_variables(text, environ or {}).lstrip())
     if fields is not None and len(fields) == 1 and "/" in fields[0]:
         return UnixEndpoint(fields[0])
     if fields is not None and len(fields) == 2 and "/" not in fields[1]:
-        port = _named_port(fields[1])
+        port = named_port(fields[1])
         if 0 < port <= _HIGHEST_PORT:
             return TcpEndpoint(fields[0], port)
     raise UsageError(f"Bad stdio forwarding specification '{text}'")
 
 
-def _expand(text: str, environ: Mapping[str, str]) -> str:
+def expand_variables(text: str, environ: Mapping[str, str]) -> str:
     """Put variables in; nothing is left where one is missing."""
-    missing = [name for name in _VARIABLE.findall(text) if name not in environ]
+    missing = find_missing_variables(text, environ)
     return "" if missing else _VARIABLE.sub(lambda match: environ[match[1]], text)
 
 
-def _named_port(text: str) -> int:
-    """Return a port by its number or its service's name; 0 where there is none."""
+def find_missing_variables(text: str, environ: Mapping[str, str]) -> list[str]:
+    """Return the names of variables that ``text`` has and ``environ`` has not."""
+    return [name for name in _VARIABLE.findall(text) if name not in environ]
+
+
+def named_port(text: str, *, missing: int = 0) -> int:
+    """Return a port by its number or its service's name; ``missing`` where there is none."""
     if re.fullmatch(r"\s*\+?[0-9]{1,10}", text):  # as strtonum(3) takes it
         return int(text)
     try:
         return socket.getservbyname(text, "tcp")
     except (OSError, ValueError):
-        return 0
+        return missing
 
 
-def _split_fields(text: str) -> list[str] | None:
+def split_fields(text: str) -> list[str] | None:
     """Split at colons, outside of ``[…]`` and where no backslash precedes; None: it can't be."""
     fields = []
     while text:

@@ -35,6 +35,9 @@ gets, as the window is renewed only when half of it is used. With 16 MiB sshd sp
 its own buffers: 300 MB took two to three times as long on loopback."""
 PACKET_SIZE = 32 << 10
 _TTY_OP_END = 0
+_HELD = -1
+"""Stands among the descriptors that take no output for one that may not be written to now."""
+_FLUSH_CHECK = 0.005
 
 
 @dataclass(frozen=True)
@@ -335,6 +338,28 @@ class RemoteProcess(asyncssh.SSHClientSession[bytes]):
         """Close the channel from this side."""
         if self._channel is not None:
             self._channel.abort()
+
+    def hold_output(self, held: bool) -> None:
+        """Take no more output for a while: something else is shown on the terminal."""
+        if held:
+            self._pause_output(_HELD)
+        else:
+            self._resume_output(_HELD)
+
+    async def flush(self, seconds: float) -> None:
+        """Wait until nothing waits to be put out, but no longer than that."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not (self._stdout.is_idle and self._stderr.is_idle):
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(_FLUSH_CHECK)
+
+    def fork_with(self, fork: Callable[[], None]) -> None:
+        """Call ``fork``, which returns in a child process, so that output goes on there."""
+        with self._order.condition:  # no thread of ours holds it then
+            fork()
+        self._stdout.survive_fork()
+        self._stderr.survive_fork()
 
     async def drain(self) -> None:
         """Wait until all output has been written, or can't be."""

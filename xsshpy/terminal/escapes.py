@@ -4,7 +4,8 @@ Sans-IO: typed bytes in, events out. ssh(1), section ESCAPE CHARACTERS, and Open
 where the manual is silent:
 
 - an escape is known only at the very start and directly after a carriage return or a newline;
-- after an escape that was carried out, another one may follow at once (``~?~.``);
+- after an escape that was carried out, another one may follow at once (``~?~.``), but for those
+  that end the input (``~.``, ``~&``);
 - the escape character typed twice is sent once, and one that means nothing is sent as typed;
 - a command's letter wins over the escape character, where the two are the same.
 """
@@ -41,7 +42,10 @@ class Suspend(Event):
 
 @dataclass(frozen=True)
 class Background(Event):
-    """``~&``: leave the terminal and wait for forwarded connections to end."""
+    """``~&``: leave the terminal and wait for forwarded connections to end.
+
+    Nothing comes after it: the remote side gets the end of its input.
+    """
 
 
 @dataclass(frozen=True)
@@ -130,9 +134,9 @@ class EscapeParser:
     def feed(self, data: bytes) -> list[Event]:
         """Return what ``data`` asks for, in order, with neighbouring data joined.
 
-        What follows a Disconnect is dropped, in this call and in later ones. An escape character
-        that waits for its letter is held back until the next call; at the end of the input it is
-        dropped, as ssh drops it.
+        What follows a Disconnect or a Background is dropped, in this call and in later ones. An
+        escape character that waits for its letter is held back until the next call; at the end of
+        the input it is dropped, as ssh drops it.
         """
         if self._ended or not data:
             return []
@@ -151,7 +155,7 @@ class EscapeParser:
                 events.append(Data(bytes(plain)))
                 plain.clear()
             events.append(event)
-            if isinstance(event, Disconnect):
+            if isinstance(event, (Disconnect, Background)):
                 self._ended = True
                 return events
         if plain:
@@ -219,14 +223,14 @@ def _bad_escape(text: str) -> ValueError:
     return ValueError(f"Bad escape character {text!r}")
 
 
-def help_text(escape: int, supported: Collection[type[Event]]) -> str:
-    r"""Return OpenSSH's answer to ``~?``, reduced to the kinds of event in ``supported``.
+def help_text(escape: int, hidden: Collection[type[Event]] = ()) -> str:
+    r"""Return OpenSSH's answer to ``~?``, without the escapes in ``hidden``.
 
     Lines end in ``\r\n``: the terminal is in raw mode.
     """
     lines = [f"{_shown(escape)}?", "Supported escape sequences:"]
     for letter, text, kinds in _HELP:
-        if kinds.issubset(supported):
+        if kinds.isdisjoint(hidden):
             lines.append(f" {_shown(escape)}{letter:<3} - {text}")
     twice = _shown(escape) * 2
     lines.append(f" {twice}   - send the escape character by typing it twice")
@@ -257,9 +261,13 @@ def log_level_text(event: MoreVerbose | LessVerbose, escape: int, level: str) ->
     return f"{_shown(escape)}{_LETTERS[type(event)]} [LogLevel {level}]\r\n"
 
 
-def unavailable_text(event: Event, escape: int) -> str:
-    """Return one line saying that this escape can't be carried out here."""
-    return f"{_shown(escape)}{_LETTERS[type(event)]} escape not available\r\n"
+def syslog_text(event: MoreVerbose | LessVerbose, escape: int) -> str:
+    """Return what OpenSSH shows after ``~v`` and ``~V`` where messages go elsewhere than here."""
+    return f"{_shown(escape)}{_LETTERS[type(event)]} [Logging to syslog]\r\n"
+
+
+COMMAND_LINE_DISABLED = "commandline disabled\r\n"
+"""What OpenSSH shows after ``~C`` unless EnableEscapeCommandline allows it."""
 
 
 def _shown(escape: int) -> str:

@@ -46,6 +46,7 @@ class InputPump:
         self._end = end
         self._loop = asyncio.get_running_loop()
         self._paused = False
+        self._held = False
         self._finished = False
         self._watching = False
         self._reading = False
@@ -68,6 +69,14 @@ class InputPump:
         self._paused = False
         self._watch()
 
+    def hold(self, held: bool) -> None:
+        """Leave the descriptor to someone else for a while, whatever else pauses or resumes."""
+        self._held = held
+        if held:
+            self._unwatch()
+        else:
+            self._watch()
+
     def stop(self) -> None:
         """Stop for good, at once; what has not been read stays unread."""
         self._finished = True
@@ -78,7 +87,8 @@ class InputPump:
             self._unshared = None
 
     def _watch(self) -> None:
-        if self._paused or self._finished or self._reading or self._watching:
+        busy = self._reading or self._watching
+        if self._paused or self._held or self._finished or busy:
             return
         if self._pollable:
             try:
@@ -227,6 +237,18 @@ class OutputWriter:
         self._thread: threading.Thread | None = None
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be put out."""
+        return not self._writing and not self._queue
+
+    def survive_fork(self) -> None:
+        """Go on in a child process, where the thread is not. Call with no one else about."""
+        self._thread = None
+        self._writing = 0
+        if self._queue:
+            self._start_thread()
+
+    @property
     def oldest(self) -> int:
         """The place of the first data not yet put out; 0 where there is none."""
         return self._writing or (self._queue[0][0] if self._queue else 0)
@@ -242,11 +264,14 @@ class OutputWriter:
             self._paused = self._paused or over
             self._condition.notify_all()
         if self._thread is None:
-            # A daemon: a reader that never reads again must not keep the program from ending.
-            self._thread = threading.Thread(target=self._work, name="output", daemon=True)
-            self._thread.start()
+            self._start_thread()
         if over:
             self._pause()
+
+    def _start_thread(self) -> None:
+        # A daemon: a reader that never reads again must not keep the program from ending.
+        self._thread = threading.Thread(target=self._work, name="output", daemon=True)
+        self._thread.start()
 
     async def close(self) -> None:
         """Wait until everything is written, or can't be. May wait as long as the reader does."""
