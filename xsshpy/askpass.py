@@ -15,6 +15,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from xsshpy.pipes import read_limited
 from xsshpy.prompt import ANSWER_LIMIT
 
 _KILL_AFTER = 2.0
@@ -73,7 +74,7 @@ async def run_askpass(program: str, question: str, environ: Mapping[str, str]) -
         finally:
             os.close(writable)
         try:
-            answer = await _read_answer(readable)
+            answer = await read_limited(readable, ANSWER_LIMIT)
         except BaseException:
             await _end(process)
             raise
@@ -111,32 +112,6 @@ async def _spawn(
     return await asyncio.create_subprocess_exec(
         *argv, stdin=asyncio.subprocess.DEVNULL, stdout=stdout, env=variables
     )
-
-
-async def _read_answer(fd: int) -> bytes:
-    loop = asyncio.get_running_loop()
-    os.set_blocking(fd, False)
-    answer = b""
-    while len(answer) < ANSWER_LIMIT:
-        ready: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(fd, _settle, ready)
-        try:
-            await ready
-        finally:
-            loop.remove_reader(fd)
-        try:
-            piece = os.read(fd, ANSWER_LIMIT - len(answer))
-        except BlockingIOError:
-            continue
-        if not piece:
-            break
-        answer += piece
-    return answer
-
-
-def _settle(ready: asyncio.Future[None]) -> None:
-    if not ready.done():
-        ready.set_result(None)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -116,6 +116,10 @@ class Settings:
     check_host_ip: bool = False
     no_host_authentication_for_localhost: bool = False
     fingerprint_hash: str = "SHA256"
+    visual_host_key: bool = False
+    update_host_keys: str = "no"
+    known_hosts_command: str = ""
+    revoked_host_keys: str = ""
 
     preferred_authentications: tuple[str, ...] = ()
     pubkey_authentication: bool = True
@@ -217,6 +221,7 @@ class _Reader:
         return tuple(path for path in paths if path)
 
 
+_UPDATE_WORDS = {"yes": "yes", "true": "yes", "ask": "ask"}
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 
@@ -268,6 +273,10 @@ def parse_settings(text: str, host: str, environ: Mapping[str, str]) -> Settings
         check_host_ip=read.flag("checkhostip"),
         no_host_authentication_for_localhost=read.flag("nohostauthenticationforlocalhost"),
         fingerprint_hash=read.text("fingerprinthash", "SHA256").upper(),
+        visual_host_key=read.flag("visualhostkey"),
+        update_host_keys=_UPDATE_WORDS.get(read.text("updatehostkeys", "no").lower(), "no"),
+        known_hosts_command=read.optional("knownhostscommand"),
+        revoked_host_keys=read.optional("revokedhostkeys"),
         preferred_authentications=read.choices("preferredauthentications"),
         pubkey_authentication=read.text("pubkeyauthentication", "yes") not in ("no", "false"),
         password_authentication=read.flag("passwordauthentication", True),
@@ -414,9 +423,14 @@ def _expand_home(path: str) -> str:
     return os.path.expanduser(path) if path.startswith("~") else path
 
 
+def connection_tokens(settings: Settings) -> dict[str, str]:
+    """Return the values of ssh_config(5)'s TOKENS for this connection."""
+    return _tokens(_Reader(settings.keywords), settings.host)
+
+
 def expand_proxy_command(settings: Settings) -> str:
     """Return ProxyCommand with its tokens replaced, as the user's shell is to run it."""
-    tokens = _tokens(_Reader(settings.keywords), settings.host)
+    tokens = connection_tokens(settings)
     known = {name: tokens[name] for name in _PROXY_TOKENS}
     return expand_tokens(settings.proxy_command, known, "ProxyCommand")
 

@@ -13,14 +13,13 @@ from xsshpy.errors import SettingsError
 
 _STOPS: Mapping[str, tuple[tuple[str, ...], str]] = {
     # keyword: (values that mean "not asked for", why the run must not go on without it)
-    "knownhostscommand": (("none",), "host keys would be judged without it"),
-    "revokedhostkeys": (("none",), "a revoked host key would be accepted"),
     "tunnel": (("false", "no"), "the tunnel device would be missing"),
 }
 _NOTICES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "gssapidelegatecredentials": (("no",), "Kerberos is not used"),
     "logverbose": (("none",), "its patterns name lines of OpenSSH's own source"),
     "pkcs11provider": (("none",), "keys on that token are not offered"),
+    "verifyhostkeydns": (("no", "false"), "known_hosts alone decides about host keys"),
 }
 
 

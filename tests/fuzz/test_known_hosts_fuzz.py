@@ -8,16 +8,16 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xsshpy.ssh.hostkey_policy import HostKeyPolicy, HostNames, StrictChecking
-from xsshpy.ssh.hostkeys import (
+from xsshpy.ssh.hostkey_decisions import (
     Accept,
     AcceptUntrusted,
     Answer,
     Decision,
     Refuse,
-    decide_host_key,
     parse_host_key_answer,
 )
+from xsshpy.ssh.hostkey_policy import HostKeyPolicy, HostNames, StrictChecking
+from xsshpy.ssh.hostkeys import decide_host_key
 from xsshpy.ssh.keyblob import (
     HostCertificate,
     HostKey,
@@ -95,7 +95,7 @@ def test_any_file(data: bytes, host: HostNames, policy: HostKeyPolicy, key: Host
     for ending in endings(decision):
         for line in ending.lines:
             assert line.text
-    order_host_key_algorithms(ALGORITHMS, known, host.record_name)
+    order_host_key_algorithms(ALGORITHMS, entries)
     marked = {entry.marker for entry in entries if entry.key == key}
     if Marker.REVOKED in marked and policy.strict is not StrictChecking.NO:
         assert isinstance(decision, Refuse) or host.port != 22

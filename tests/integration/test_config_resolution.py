@@ -368,8 +368,6 @@ def test_no_to_x11_counts_wherever_it_stands(
 @pytest.mark.parametrize(
     "keyword",
     [
-        "RevokedHostKeys /etc/hostname",
-        "KnownHostsCommand /bin/true",
         "Tunnel yes",
         "ForkAfterAuthentication yes",
     ],

@@ -21,16 +21,16 @@ import pytest
 
 from tests.support.tools import require_tool
 from xsshpy.console import LogLevel
-from xsshpy.ssh.hostkey_policy import Feature, HostKeyPolicy, HostNames, StrictChecking
-from xsshpy.ssh.hostkey_texts import Line
-from xsshpy.ssh.hostkeys import (
+from xsshpy.ssh.hostkey_decisions import (
     Accept,
     AcceptUntrusted,
     Addition,
     Settled,
-    decide_host_key,
     settle_host_key,
 )
+from xsshpy.ssh.hostkey_policy import Feature, HostKeyPolicy, HostNames, StrictChecking
+from xsshpy.ssh.hostkey_texts import Line
+from xsshpy.ssh.hostkeys import decide_host_key
 from xsshpy.ssh.keyblob import HostCertificate, certificate_problem, parse_public_key
 from xsshpy.ssh.known_hosts import hash_host_name, order_host_key_algorithms
 from xsshpy.ssh.known_hosts_file import add_host_key, load_known_hosts
@@ -626,7 +626,7 @@ def test_order_of_algorithms(host: Host, known: str, port: int) -> None:
     configured = re.search(r"(?m)^hostkeyalgorithms (\S+)$", listed)
     assert configured is not None
     ordered = order_host_key_algorithms(
-        configured.group(1).split(","), load_known_hosts([str(path)], []), name
+        configured.group(1).split(","), load_known_hosts([str(path)], []).lookup(name)
     )
     assert ",".join(ordered) == proposal.group(1).decode()
 

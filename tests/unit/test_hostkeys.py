@@ -13,15 +13,7 @@ from dataclasses import replace
 import pytest
 
 from xsshpy.console import LogLevel
-from xsshpy.ssh.hostkey_policy import (
-    Feature,
-    HostKeyPolicy,
-    HostNames,
-    StrictChecking,
-    parse_strict_checking,
-)
-from xsshpy.ssh.hostkey_texts import QUESTION, QUESTION_PLAIN, Line
-from xsshpy.ssh.hostkeys import (
+from xsshpy.ssh.hostkey_decisions import (
     Accept,
     AcceptUntrusted,
     Add,
@@ -31,10 +23,18 @@ from xsshpy.ssh.hostkeys import (
     Decision,
     Refuse,
     Settled,
-    decide_host_key,
     parse_host_key_answer,
     settle_host_key,
 )
+from xsshpy.ssh.hostkey_policy import (
+    Feature,
+    HostKeyPolicy,
+    HostNames,
+    StrictChecking,
+    parse_strict_checking,
+)
+from xsshpy.ssh.hostkey_texts import QUESTION, QUESTION_PLAIN, Line
+from xsshpy.ssh.hostkeys import decide_host_key
 from xsshpy.ssh.keyblob import HostCertificate, HostKey
 from xsshpy.ssh.known_hosts import KnownHosts, parse_known_hosts
 

@@ -298,11 +298,11 @@ def test_algorithm_names() -> None:
 
 def test_order_keeps_what_it_does_not_know() -> None:
     configured = ("new-kind", "ssh-ed25519", "ecdsa-sha2-nistp384", "rsa-sha2-256", "rsa-sha2-512")
-    ordered = order_host_key_algorithms(configured, known(f"h {rsa().text()}\n"), "h")
+    ordered = order_host_key_algorithms(configured, known(f"h {rsa().text()}\n").lookup("h"))
     assert ordered == (*configured[3:], *configured[:3])
-    only_256 = known(f"h {ecdsa().text()}\n")
-    assert order_host_key_algorithms(configured, only_256, "h") == configured
-    assert order_host_key_algorithms((), only_256, "h") == ()
+    only_256 = known(f"h {ecdsa().text()}\n").lookup("h")
+    assert order_host_key_algorithms(configured, only_256) == configured
+    assert order_host_key_algorithms((), only_256) == ()
 
 
 # Files

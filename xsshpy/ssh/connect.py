@@ -23,13 +23,12 @@ from xsshpy.ssh.failures import (
     explain_refused_jump,
     explain_silent_jump,
 )
+from xsshpy.ssh.hostkey_evidence import gather_evidence
 from xsshpy.ssh.hostkey_policy import Feature
-from xsshpy.ssh.known_hosts import order_host_key_algorithms
-from xsshpy.ssh.known_hosts_file import load_known_hosts
 from xsshpy.ssh.options import connection_options
 from xsshpy.ssh.resolve import resolve_settings
 from xsshpy.ssh.transport import Transport, open_transport
-from xsshpy.ssh.verifier import HostKeyVerifier
+from xsshpy.ssh.verifier import HostKeyVerifier, host_names
 
 HANDSHAKE_DEADLINE = 120
 """Seconds for banner and key exchange where ConnectTimeout sets no other limit."""
@@ -87,7 +86,12 @@ async def connect(
         else:
             transport = await open_transport(settings, console)
         connection, login, verifier = await _handshake(
-            settings, console, transport, carrier, wants_x11=_may_want_x11(invocation, depth)
+            settings,
+            console,
+            transport,
+            carrier,
+            environ,
+            wants_x11=_may_want_x11(invocation, depth),
         )
     except BaseException:
         if transport is not None:
@@ -136,24 +140,17 @@ async def _handshake(
     console: Console,
     transport: Transport | None,
     carrier: Session | None,
+    environ: Mapping[str, str],
     *,
     wants_x11: bool,
 ) -> tuple[ClientConnection, Login, HostKeyVerifier]:
     loop = asyncio.get_running_loop()
-    known = await loop.run_in_executor(
-        None,
-        load_known_hosts,
-        settings.user_known_hosts_files,
-        settings.global_known_hosts_files,
-    )
-    for path, reason in known.unreadable:
-        console.debug(1, f"load_hostkeys: fopen {path}: {reason}")
     address = transport.address if transport is not None else None
-    verifier = HostKeyVerifier(settings, console, known, address, wants_x11=wants_x11)
+    names = host_names(settings, address)
+    evidence = await gather_evidence(settings, console, environ, names)
+    verifier = HostKeyVerifier(settings, console, evidence, names, wants_x11=wants_x11)
     login = Login(settings, console, lambda feature: feature not in verifier.disabled)
-    name = verifier.names.record_name
-    algorithms = order_host_key_algorithms(settings.host_key_algorithms, known, name)
-    options = connection_options(settings, login, algorithms)
+    options = connection_options(settings, login, evidence.algorithms)
     options.waiter = loop.create_future()
 
     def factory() -> ClientConnection:

@@ -93,8 +93,9 @@ class HostKeyPolicy:
     """The settings that bear on host keys.
 
     ``batch`` is BatchMode; ``host_key_algorithms`` HostKeyAlgorithms (empty allows all);
-    ``trust_localhost`` NoHostAuthenticationForLocalhost; ``enabled`` what this run would use and
-    has to do without if the key is not to be trusted; ``home`` is what ``~`` stands for.
+    ``trust_localhost`` NoHostAuthenticationForLocalhost; ``visual`` VisualHostKey; ``enabled`` what
+    this run would use and has to do without if the key is not to be trusted; ``home`` is what ``~``
+    stands for.
     """
 
     strict: StrictChecking = StrictChecking.ASK
@@ -105,6 +106,12 @@ class HostKeyPolicy:
     host_key_algorithms: tuple[str, ...] = ()
     required_rsa_size: int = 1024
     trust_localhost: bool = False
+    visual: bool = False
     enabled: frozenset[Feature] = frozenset()
     exit_on_forward_failure: bool = False
     home: str = ""
+
+    def checks_address(self, names: HostNames) -> bool:
+        """Tell whether the address has to have the same key on record as the name (CheckHostIP)."""
+        differs = names.address is not None and names.address != names.bare_name
+        return self.check_host_ip and differs and not names.is_local

@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from xsshpy.console import LogLevel
@@ -23,6 +24,7 @@ QUESTION: Final = "Are you sure you want to continue connecting (yes/no/[fingerp
 QUESTION_PLAIN: Final = "Are you sure you want to continue connecting (yes/no)? "
 NO_OTHER_NAMES: Final = "This key is not known by any other names."
 
+_NEVER: Final = (1 << 64) - 1
 _MAX_OTHER_NAMES: Final = 8
 _RULE: Final = "@" * 59
 _PLAIN_WORD: Final = re.compile(r"[\w@%+=:,./\[\]-]*", re.ASCII)
@@ -46,9 +48,44 @@ def info_line(text: str) -> Line:
     return Line(LogLevel.INFO, text)
 
 
-def debug_line(text: str) -> Line:
-    """Make a line that -v shows."""
-    return Line(LogLevel.DEBUG1, text)
+def debug_line(text: str, level: LogLevel = LogLevel.DEBUG1) -> Line:
+    """Make a line that -v shows, or -vv or -vvv."""
+    return Line(level, text)
+
+
+def presented_key_lines(key: HostKey | HostCertificate, hash_name: str) -> tuple[Line, ...]:
+    """Say at -v what the server showed; a certificate with what it claims."""
+    name = f"{key.algorithm} {key.plain.fingerprint(hash_name)}"
+    if isinstance(key, HostKey):
+        return (debug_line(f"Server host key: {name}"),)
+    return (
+        debug_line(
+            f"Server host certificate: {name}, serial {key.serial} "
+            f'ID "{key.key_id}" CA {key.ca.algorithm} {key.ca.fingerprint(hash_name)} '
+            f"valid {_describe_validity(key.valid_after, key.valid_before)}"
+        ),
+        *(
+            debug_line(f"Server host certificate hostname: {principal}", LogLevel.DEBUG2)
+            for principal in key.principals
+        ),
+    )
+
+
+def _describe_validity(after: int, before: int) -> str:
+    if after == 0 and before == _NEVER:
+        return "forever"
+    if after == 0:
+        return f"before {_local_time(before)}"
+    if before == _NEVER:
+        return f"after {_local_time(after)}"
+    return f"from {_local_time(after)} to {_local_time(before)}"
+
+
+def _local_time(seconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(seconds).isoformat()
+    except (OverflowError, ValueError, OSError):
+        return str(seconds)
 
 
 def describe_question(
@@ -58,17 +95,19 @@ def describe_question(
     fingerprint: str,
     others: Sequence[Entry],
     home: str,
+    picture: str = "",
 ) -> str:
     """Return the question about a new key, up to and with its last space.
 
     The words are those of OpenSSH up to 10.0; 10.1 has ``is: SHA256:…`` and no full stop.
     ``others`` are the lines where the key stands under other names; a path below ``home`` is
-    shortened to ``~/``.
+    shortened to ``~/``. ``picture`` is the fingerprint drawn, where VisualHostKey asks for it.
     """
     return "\n".join(
         [
             f"The authenticity of host '{host} ({address})' can't be established.",
             f"{key.display_name} key fingerprint is {fingerprint}.",
+            *([picture] if picture else []),
             *_other_names(others, home),
             QUESTION,
         ]

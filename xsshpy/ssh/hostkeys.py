@@ -2,7 +2,7 @@
 
 ``decide_host_key`` looks at the key a server shows and at what is on record, and returns what to
 do: accept it, ask the user, put it on record first, go on with less, or refuse. It does nothing
-itself; ``settle_host_key`` carries a decision through, with the asking and the writing handed in.
+itself; ``hostkey_decisions`` carries a decision through.
 
 The rules and the words are those of OpenSSH's sshconnect.c (check_host_key), because scripts match
 on them. One thing more than upstream: the ``remove with:`` command under an offending key, as
@@ -12,11 +12,20 @@ compared with its address's key (CheckHostIP with a port other than 22).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
 
+from xsshpy.console import LogLevel
+from xsshpy.ssh.hostkey_decisions import (
+    Accept,
+    AcceptUntrusted,
+    Add,
+    Addition,
+    Ask,
+    Decision,
+    Refuse,
+)
 from xsshpy.ssh.hostkey_policy import (
     SSH_PORT,
     Feature,
@@ -28,7 +37,6 @@ from xsshpy.ssh.hostkey_texts import (
     ASK_AGAIN,
     ASK_AGAIN_PLAIN,
     QUESTION_PLAIN,
-    VERIFICATION_FAILED,
     Line,
     address_warning,
     changed_key_lines,
@@ -41,134 +49,30 @@ from xsshpy.ssh.hostkey_texts import (
 )
 from xsshpy.ssh.keyblob import HostCertificate, HostKey, plain_algorithm
 from xsshpy.ssh.known_hosts import Entry, KnownHosts, Marker
+from xsshpy.ssh.randomart import draw_randomart
 
+_DEBUG3: Final = LogLevel.DEBUG3
 _UNRECORDABLE: Final = frozenset("@?*#[]|'\"\\")
-_MAX_QUESTIONS: Final = 100
-"""An askpass program that never gives a sensible answer is taken to mean no."""
 
 
-@dataclass(frozen=True)
-class Addition:
-    """A key to put on record, and what to say about how that went."""
+def decide_without_record(
+    presented: HostKey | HostCertificate,
+    names: HostNames,
+    policy: HostKeyPolicy,
+    revocation: str = "",
+) -> Accept | Refuse | None:
+    """Decide where it does not matter what is on record; None where it does.
 
-    path: str
-    names: tuple[str, ...]
-    key: HostKey
-    hashed: bool
-    added: Line
-    failed: Line
-
-
-@dataclass(frozen=True)
-class Accept:
-    """Go on. ``trusted``: the key was on record or the user said yes (UpdateHostKeys needs it)."""
-
-    lines: tuple[Line, ...]
-    trusted: bool
-
-
-@dataclass(frozen=True)
-class AcceptUntrusted:
-    """Go on, but without ``disabled``: StrictHostKeyChecking=no, and a changed or revoked key."""
-
-    lines: tuple[Line, ...]
-    disabled: frozenset[Feature]
-
-
-@dataclass(frozen=True)
-class Refuse:
-    """End the run. ``reason`` is the last thing to be said, by whoever ends it."""
-
-    lines: tuple[Line, ...]
-    reason: str = VERIFICATION_FAILED
-
-
-@dataclass(frozen=True)
-class Add:
-    """Say ``lines``, put the key on record, say how it went, go on with ``then`` either way."""
-
-    lines: tuple[Line, ...]
-    addition: Addition
-    then: Decision
-
-
-@dataclass(frozen=True)
-class Ask:
-    """Say ``lines``, then ask ``prompt``, and ``again`` until the answer is one.
-
-    ``fingerprint`` counts as a yes; it is empty where only yes and no do.
+    ``revocation`` is what RevokedHostKeys says against the key.
     """
-
-    lines: tuple[Line, ...]
-    prompt: str
-    again: str
-    fingerprint: str
-    yes: Decision
-    no: Decision
-
-
-Decision = Accept | AcceptUntrusted | Add | Ask | Refuse
-Settled = Accept | AcceptUntrusted | Refuse
-
-
-class Answer(Enum):
-    """What the user said."""
-
-    YES = auto()
-    NO = auto()
-    AGAIN = auto()
-
-
-def parse_host_key_answer(answer: str | None, fingerprint: str) -> Answer:
-    """Read an answer as ssh does: its first word, yes and no in any case, the fingerprint exactly.
-
-    Nothing (an empty line, or None for the end of input) is a no.
-    """
-    words = (answer or "").lstrip(" \t").replace("\t", " ").replace("\n", " ").split(" ", 1)
-    word = words[0]
-    if word == "" or word.lower() == "no":
-        return Answer.NO
-    if word.lower() == "yes" or (fingerprint and word == fingerprint):
-        return Answer.YES
-    return Answer.AGAIN
-
-
-async def settle_host_key(
-    decision: Decision,
-    *,
-    say: Callable[[Line], None],
-    ask: Callable[[str], Awaitable[str | None]],
-    record: Callable[[Addition], Awaitable[str | None]],
-) -> Settled:
-    """Carry a decision through and return how it ended. All has been said but a refusal's reason.
-
-    ``ask`` shows a prompt and returns the answer, None where there is no one to ask. ``record``
-    writes a key and returns None, or the reason why it could not.
-    """
-    while True:
-        for line in decision.lines:
-            say(line)
-        if isinstance(decision, Add):
-            reason = await record(decision.addition)
-            say(decision.addition.added if reason is None else decision.addition.failed)
-            if reason is not None:
-                say(info_line(f"xssh: {decision.addition.path}: {reason}"))
-            decision = decision.then
-        elif isinstance(decision, Ask):
-            agreed = await _ask_until_answered(decision, ask)
-            decision = decision.yes if agreed else decision.no
-        else:
-            return decision
-
-
-async def _ask_until_answered(question: Ask, ask: Callable[[str], Awaitable[str | None]]) -> bool:
-    prompt = question.prompt
-    for _attempt in range(_MAX_QUESTIONS):
-        answer = parse_host_key_answer(await ask(prompt), question.fingerprint)
-        if answer is not Answer.AGAIN:
-            return answer is Answer.YES
-        prompt = question.again
-    return False
+    if 0 < presented.plain.rsa_bits < policy.required_rsa_size:
+        return Refuse((), "Bad server host key: Invalid key length")
+    if revocation:
+        return Refuse((error_line(revocation),))
+    if policy.trust_localhost and names.is_local and names.alias is None:
+        text = "Forcing accepting of host key for loopback/localhost."
+        return Accept((debug_line(text),), trusted=False)
+    return None
 
 
 def decide_host_key(
@@ -177,18 +81,21 @@ def decide_host_key(
     names: HostNames,
     policy: HostKeyPolicy,
     certificate_problem: str = "",
+    *,
+    known_address: KnownHosts | None = None,
 ) -> Decision:
     """Decide about the key a server shows. ``certificate_problem`` is keyblob's, if it has one.
 
     A certificate is judged by its CA; where that is unknown or the certificate does not hold, the
-    key inside is judged like any other.
+    key inside is judged like any other. ``known_address`` is what to look the address up in, where
+    that is not ``known`` too.
     """
-    if 0 < presented.plain.rsa_bits < policy.required_rsa_size:
-        return Refuse((), "Bad server host key: Invalid key length")
-    if policy.trust_localhost and names.is_local and names.alias is None:
-        text = "Forcing accepting of host key for loopback/localhost."
-        return Accept((debug_line(text),), trusted=False)
-    case = _Case(known, names, policy, certificate_problem, isinstance(presented, HostCertificate))
+    at_once = decide_without_record(presented, names, policy)
+    if at_once is not None:
+        return at_once
+    certified = isinstance(presented, HostCertificate)
+    by_address = known if known_address is None else known_address
+    case = _Case(known, by_address, names, policy, certificate_problem, certified)
     result = _judge_with_retry(case, presented, (), bare=False)
     if isinstance(result, _Failed):
         return Refuse(result.lines)
@@ -221,16 +128,11 @@ class _Failed:
 @dataclass(frozen=True)
 class _Case:
     known: KnownHosts
+    known_address: KnownHosts
     names: HostNames
     policy: HostKeyPolicy
     certificate_problem: str
     was_certificate: bool
-
-    @property
-    def checks_address(self) -> bool:
-        names = self.names
-        differs = names.address is not None and names.address != names.bare_name
-        return self.policy.check_host_ip and differs and not names.is_local
 
     @property
     def obstacle(self) -> str:
@@ -275,13 +177,14 @@ def _judge(
         text = f"host key {key.algorithm} not permitted by HostkeyAlgorithms"
         return _Failed((*lines, error_line(text)))
     name = case.names.bare_name if bare else case.names.record_name
-    host = _compare(case.known.lookup(name), key)
+    known = case.known.without_command_output() if bare else case.known
+    host = _compare(known.lookup(name), key)
     address = None
-    if case.checks_address and not bare:
+    if case.policy.checks_address(case.names) and not bare:
         address = (
             _Match(host.status)
             if case.was_certificate
-            else _compare(case.known.lookup(case.names.address_name), key)
+            else _compare(case.known_address.lookup(case.names.address_name), key)
         )
     question = _Question(case, key, bare, name, host, address)
     judges = {
@@ -332,15 +235,37 @@ def _judge_known(question: _Question, lines: tuple[Line, ...]) -> Decision | _Fa
     )
     if certified and case.certificate_problem:
         return _Failed((*lines, error_line(case.certificate_problem)))
+    reason = _why_not_updated(question, found)
+    trusted = not reason
+    if reason and Feature.UPDATE_HOST_KEYS in case.policy.enabled:
+        lines += (debug_line(f"check_host_key: {reason}; disabling UpdateHostkeys", _DEBUG3),)
     if question.address is None or question.address.status is not _Status.NEW:
-        return _compare_with_address(question, Accept(lines, trusted=True))
+        if case.policy.visual:
+            fingerprint = key.plain.fingerprint(case.policy.fingerprint_hash)
+            lines += (info_line(f"Host key fingerprint is {fingerprint}\n{_picture(question)}"),)
+        return _compare_with_address(question, Accept(lines, trusted=trusted))
     address = case.names.address_name
-    if certified or case.obstacle:
+    if certified or case.obstacle or found.from_command:
         text = f"{key.display_name} host key for IP address '{address}' not in list of known hosts."
-        return _compare_with_address(question, Accept((*lines, info_line(text)), trusted=True))
+        return _compare_with_address(question, Accept((*lines, info_line(text)), trusted=trusted))
     what = f"the {key.display_name} host key for IP address '{address}' to the list of known hosts"
     addition = _addition(question, (address,), what, what)
-    return Add(lines, addition, _compare_with_address(question, Accept((), trusted=True)))
+    return Add(lines, addition, _compare_with_address(question, Accept((), trusted=trusted)))
+
+
+def _why_not_updated(question: _Question, found: Entry) -> str:
+    """Say why a key that is on record is no ground to take others from the server."""
+    if isinstance(question.key, HostCertificate):
+        return "certificate host key in use"
+    by_address = question.address.found if question.address is not None else None
+    system_files = question.case.known.system_files
+    if any(entry is not None and entry.path in system_files for entry in (found, by_address)):
+        return "host key found in GlobalKnownHostsFile"
+    return "host key found via KnownHostsCommand" if found.from_command else ""
+
+
+def _picture(question: _Question) -> str:
+    return draw_randomart(question.key, question.policy.fingerprint_hash)
 
 
 def _judge_new(question: _Question, lines: tuple[Line, ...]) -> Decision | _Failed:
@@ -393,8 +318,9 @@ def _ask_about_new(
     if policy.batch:
         return _Failed(lines)
     fingerprint = key.fingerprint(policy.fingerprint_hash)
+    picture = _picture(question) if policy.visual else ""
     prompt = describe_question(
-        question.name, names.address_name, key, fingerprint, others, policy.home
+        question.name, names.address_name, key, fingerprint, others, policy.home, picture
     )
     accepted = _add_new(question, (), trusted=True)
     return Ask(lines, prompt, ASK_AGAIN, fingerprint, accepted, Refuse(()))

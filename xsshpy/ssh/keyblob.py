@@ -52,9 +52,16 @@ _CERTIFICATE_NAMES: Final = {
 # The length of an uncompressed point (RFC 5656 §3.1), by the curve's name.
 _POINT_LENGTHS: Final = {b"nistp256": 65, b"nistp384": 97, b"nistp521": 133}
 
+_EDWARDS_BITS: Final = 256
+_CURVE_BITS: Final = {"ecdsa-sha2-nistp384": 384, "ecdsa-sha2-nistp521": 521}
+
 
 class KeyBlobError(ValueError):
     """The bytes are no public key or certificate of a known kind."""
+
+
+class KeyLengthError(KeyBlobError):
+    """The key is too short to be used."""
 
 
 def plain_algorithm(name: str) -> str | None:
@@ -92,19 +99,30 @@ class HostKey:
     @property
     def rsa_bits(self) -> int:
         """The size of an RSA key's modulus in bits; 0 for other keys."""
-        if self.algorithm != "ssh-rsa":
-            return 0
+        return self.bits if self.algorithm == "ssh-rsa" else 0
+
+    @property
+    def bits(self) -> int:
+        """The key's size in bits, as ssh-keygen -l counts them."""
         reader = _Reader(self.blob)
         reader.string()
-        reader.string()
+        if self.algorithm == "ssh-rsa":
+            reader.string()  # the exponent
+        elif self.algorithm != "ssh-dss":
+            return _CURVE_BITS.get(self.algorithm, _EDWARDS_BITS)
         return int.from_bytes(reader.string(), "big").bit_length()
+
+    def digest(self, hash_name: str = "sha256") -> bytes:
+        """Return the hash of the key's blob: ``md5`` or ``sha256``, in any case."""
+        if hash_name.lower() == "md5":
+            return hashlib.md5(self.blob, usedforsecurity=False).digest()
+        return hashlib.sha256(self.blob).digest()
 
     def fingerprint(self, hash_name: str = "sha256") -> str:
         """Return ``SHA256:…`` (base64 without padding) or ``MD5:aa:bb:…``, as ssh-keygen -l."""
+        digest = self.digest(hash_name)
         if hash_name.lower() == "md5":
-            digest = hashlib.md5(self.blob, usedforsecurity=False).digest()
             return "MD5:" + digest.hex(":")
-        digest = hashlib.sha256(self.blob).digest()
         return "SHA256:" + base64.b64encode(digest).decode("ascii").rstrip("=")
 
     def text(self) -> str:
@@ -251,7 +269,7 @@ def _read_plain_key(reader: _Reader, algorithm: str) -> HostKey:
     if algorithm == "ssh-rsa":
         exponent, modulus = reader.magnitude(), reader.magnitude()
         if int.from_bytes(modulus, "big").bit_length() < _MINIMUM_RSA_BITS:
-            raise KeyBlobError("RSA key too short")
+            raise KeyLengthError("RSA key too short")
         fields = _mpint(exponent) + _mpint(modulus)
     elif algorithm == "ssh-dss":
         fields = b"".join(_mpint(reader.magnitude()) for _ in range(4))

@@ -12,7 +12,7 @@ import base64
 import binascii
 import hmac
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
@@ -57,6 +57,8 @@ class KnownLine:
     marker: Marker
     hosts: bytes
     key_text: bytes
+    from_command: bool = False
+    """Whether KnownHostsCommand printed the line: then no file can be put right."""
 
     def matches(self, name: str) -> bool:
         """Tell whether the line is about ``name`` (``host``, or ``[host]:port``)."""
@@ -68,7 +70,10 @@ class KnownLine:
 
     def key(self) -> HostKey | HostCertificate | None:
         """Decode the line's key; None where the line is broken."""
-        return _parse_key_text(self.key_text)
+        try:
+            return parse_key_text(self.key_text)
+        except KeyBlobError:
+            return None
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ class Entry:
     key: HostKey | HostCertificate
     hosts: str
     """The names as the file has them, not sanitised; ``[hashed name]`` for a hashed one."""
+    from_command: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,10 +112,22 @@ class KnownHosts:
         encoded = base64.b64encode(key.blob)
         entries = self._entries(
             lambda line: (
-                line.marker is Marker.NONE and encoded in line.key_text and not line.matches(name)
+                line.marker is Marker.NONE
+                and not line.from_command
+                and encoded in line.key_text
+                and not line.matches(name)
             )
         )
         return tuple(entry for entry in entries if entry.key == key)
+
+    def with_command_output(self, output: bytes, tag: str) -> KnownHosts:
+        """Return the same with the lines that KnownHostsCommand printed, last. ``tag`` names it."""
+        lines = (replace(line, from_command=True) for line in parse_known_hosts(output, tag))
+        return replace(self, lines=(*self.lines, *lines))
+
+    def without_command_output(self) -> KnownHosts:
+        """Return what the files alone hold."""
+        return replace(self, lines=tuple(line for line in self.lines if not line.from_command))
 
     def _entries(self, wanted: Callable[[KnownLine], bool]) -> tuple[Entry, ...]:
         found = []
@@ -119,7 +137,8 @@ class KnownHosts:
             key = line.key()
             if key is not None:
                 hosts = _shown_hosts(line.hosts)
-                found.append(Entry(line.path, line.number, line.marker, key, hosts))
+                place = (line.path, line.number, line.marker)
+                found.append(Entry(*place, key, hosts, line.from_command))
         return tuple(found)
 
 
@@ -164,23 +183,21 @@ def _split_blank(text: bytes) -> tuple[bytes, bytes]:
     return text[:end], text[end:].lstrip(_BLANK)
 
 
-def _parse_key_text(text: bytes) -> HostKey | HostCertificate | None:
+def parse_key_text(text: bytes) -> HostKey | HostCertificate:
+    """Decode a key as a line has it: algorithm, base64, perhaps a comment. Raises KeyBlobError."""
     name, rest = _split_blank(text)
     encoded, _comment = _split_blank(rest)
     blob = _decode_base64(encoded)
     if blob is None:
-        return None
-    try:
-        key = parse_public_key(blob)
-    except KeyBlobError:
-        return None
+        raise KeyBlobError("no base64")
+    key = parse_public_key(blob)
     algorithm = name.decode("ascii", "replace")
     certified = isinstance(key, HostCertificate)
     if (
         plain_algorithm(algorithm) != key.plain.algorithm
         or is_certificate_algorithm(algorithm) != certified
     ):
-        return None
+        raise KeyBlobError("the key is of another kind")
     return key
 
 
@@ -231,15 +248,14 @@ def format_entry(names: Sequence[str], key: HostKey, salts: Sequence[bytes] = ()
 
 
 def order_host_key_algorithms(
-    configured: Sequence[str], known: KnownHosts, name: str
+    configured: Sequence[str], entries: Sequence[Entry]
 ) -> tuple[str, ...]:
-    """Put first the algorithms whose keys are on record for ``name``; the rest keep their order.
+    """Put first the algorithms whose keys are among ``entries``; the rest keep their order.
 
     As OpenSSH's order_hostkeyalgs: where the favourite's key is on record nothing moves, and
     where a CA is, certificates come first. Otherwise a server that is known by its RSA key would
     show an Ed25519 one, and look like another host.
     """
-    entries = known.lookup(name)
     revoked = {entry.key.plain for entry in entries if entry.marker is Marker.REVOKED}
     first_keys: dict[str, HostKey] = {}
     for entry in entries:

@@ -52,7 +52,7 @@ def load_known_hosts(user_files: Sequence[str], system_files: Sequence[str]) -> 
     unreadable: list[tuple[str, str]] = []
     for path in (*users, *systems):
         try:
-            lines.extend(parse_known_hosts(_read_file(path), path))
+            lines.extend(parse_known_hosts(read_whole_file(path), path))
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
@@ -70,7 +70,7 @@ def _reason(error: OSError | ValueError) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-def _read_file(path: str) -> bytes:
+def read_whole_file(path: str) -> bytes:
     """Return a file's contents; a directory has none. A pipe has some seconds to end."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:

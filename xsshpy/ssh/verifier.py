@@ -12,24 +12,27 @@ from asyncssh.public_key import decode_ssh_certificate, decode_ssh_public_key
 from xsshpy.console import Console
 from xsshpy.errors import HostKeyError
 from xsshpy.settings import Settings, home_directory
-from xsshpy.ssh.hostkey_policy import Feature, HostKeyPolicy, HostNames, parse_strict_checking
-from xsshpy.ssh.hostkey_texts import Line
-from xsshpy.ssh.hostkeys import (
+from xsshpy.ssh.hostkey_decisions import (
     Accept,
     AcceptUntrusted,
     Addition,
     Decision,
     Refuse,
-    decide_host_key,
     settle_host_key,
 )
+from xsshpy.ssh.hostkey_evidence import Evidence
+from xsshpy.ssh.hostkey_policy import Feature, HostKeyPolicy, HostNames, parse_strict_checking
+from xsshpy.ssh.hostkey_texts import Line, presented_key_lines
+from xsshpy.ssh.hostkeys import decide_host_key, decide_without_record
 from xsshpy.ssh.keyblob import (
     HostCertificate,
+    HostKey,
     KeyBlobError,
     certificate_problem,
     parse_public_key,
 )
 from xsshpy.ssh.known_hosts import KnownHosts
+from xsshpy.ssh.known_hosts_command import Occasion
 from xsshpy.ssh.known_hosts_file import add_host_key
 
 _COMPARE = "compare the key's fingerprint with the one that the server's administrator gives you"
@@ -42,16 +45,16 @@ class HostKeyVerifier:
         self,
         settings: Settings,
         console: Console,
-        known: KnownHosts,
-        address: str | None,
+        evidence: Evidence,
+        names: HostNames,
         *,
         wants_x11: bool,
     ) -> None:
         self._settings = settings
         self._console = console
-        self._known = known
+        self._evidence = evidence
         self._policy = host_key_policy(settings, wants_x11=wants_x11)
-        self.names = host_names(settings, address)
+        self.names = names
         self.disabled: frozenset[Feature] = frozenset()
 
     def judge(
@@ -68,17 +71,48 @@ class HostKeyVerifier:
             algorithms = self._settings.ca_signature_algorithms
             name = self.names.certificate_name
             problem = certificate_problem(presented, name, time.time(), algorithms)
-        plain = presented.plain
-        self._console.debug(
-            1, f"Server host key: {presented.algorithm} {plain.fingerprint('sha256')}"
+        for line in presented_key_lines(presented, self._settings.fingerprint_hash):
+            self._say(line)
+        revocation = self._revocation(presented)
+        decision: Decision | None = decide_without_record(
+            presented, self.names, self._policy, revocation
         )
-        decision = decide_host_key(presented, self._known, self.names, self._policy, problem)
+        if decision is None and self._evidence.command:
+            return key, lambda: self._consult_command(presented, key_data, problem)
+        if decision is None:
+            known = self._evidence.known
+            decision = decide_host_key(presented, known, self.names, self._policy, problem)
         if isinstance(decision, (Accept, AcceptUntrusted, Refuse)):
             for line in decision.lines:
                 self._say(line)
             self._apply(decision)
             return key, None
         return key, lambda: self._settle(decision)
+
+    def _revocation(self, presented: HostKey | HostCertificate) -> str:
+        revoked = self._evidence.revoked
+        if revoked is None:
+            return ""
+        return revoked.describe(presented, self._policy.fingerprint_hash)
+
+    async def _consult_command(
+        self, presented: HostKey | HostCertificate, blob: bytes, problem: str
+    ) -> None:
+        """Judge by the files and by what KnownHostsCommand prints about this very key."""
+        names, policy = self.names, self._policy
+        known = await self._ask_command(Occasion("HOSTNAME", names.record_name, presented, blob))
+        by_address = self._evidence.known
+        if policy.checks_address(names) and not isinstance(presented, HostCertificate):
+            occasion = Occasion("ADDRESS", names.address_name, presented, blob)
+            by_address = await self._ask_command(occasion)
+        decision = decide_host_key(
+            presented, known, names, policy, problem, known_address=by_address
+        )
+        await self._settle(decision)
+
+    async def _ask_command(self, occasion: Occasion) -> KnownHosts:
+        output = await self._evidence.command.read(occasion)
+        return self._evidence.known.with_command_output(output, occasion.tag)
 
     async def _settle(self, decision: Decision) -> None:
         settled = await settle_host_key(
@@ -137,6 +171,7 @@ def host_key_policy(settings: Settings, *, wants_x11: bool) -> HostKeyPolicy:
         host_key_algorithms=settings.host_key_algorithms,
         required_rsa_size=settings.required_rsa_size,
         trust_localhost=settings.no_host_authentication_for_localhost,
+        visual=settings.visual_host_key,
         enabled=frozenset(enabled),
         exit_on_forward_failure=settings.exit_on_forward_failure,
         home=home_directory(),
