@@ -15,14 +15,39 @@ import asyncio
 import os
 import selectors
 import signal
-from collections.abc import Callable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 _READY = b"1"
 
 
-def start_in_background() -> tuple[bool, Callable[[], None], int]:
-    """Fork. Returns (whether this is the child, what the child calls when ready, parent's status).
+class Background:
+    """The way to the background for a process whose parent waits."""
+
+    def __init__(self, writer: int) -> None:
+        self._writer = writer
+
+    def leave(self, *, stdin: bool, stdout: bool, stderr: bool) -> None:
+        """Leave the terminal's session, so that its end is not ours, and let the parent go.
+
+        The standard streams named are let go of: whoever reads from them sees their end.
+        """
+        os.setsid()
+        release_streams([number for number, wanted in enumerate((stdin, stdout, stderr)) if wanted])
+        os.write(self._writer, _READY)
+        os.close(self._writer)
+
+
+def release_streams(descriptors: Iterable[int]) -> None:
+    """Put /dev/null in the place of standard streams, so that nobody waits for their end."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for descriptor in descriptors:
+        os.dup2(null, descriptor)
+    os.close(null)
+
+
+def start_in_background() -> tuple[bool, Background | None, int]:
+    """Fork. Returns (whether this is the child, its way to the background, the parent's status).
 
     The parent gets here only once the child is in the background or has ended.
     """
@@ -30,27 +55,20 @@ def start_in_background() -> tuple[bool, Callable[[], None], int]:
     child = os.fork()
     if child == 0:
         os.close(reader)
-        return True, lambda: _detach(writer), 0
+        return True, Background(writer), 0
     os.close(writer)
     try:
         ready = os.read(reader, 1) == _READY
     finally:
         os.close(reader)
     if ready:
-        return False, lambda: None, 0
+        return False, None, 0
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     if code < 0:  # end as the child did, so that a shell sees the same
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
-    return False, lambda: None, code
-
-
-def _detach(writer: int) -> None:
-    """Leave the terminal's session, so that its end is not ours, and let the parent go."""
-    os.setsid()
-    os.write(writer, _READY)
-    os.close(writer)
+    return False, None, code
 
 
 def leave_shell() -> None:

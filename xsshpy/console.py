@@ -127,6 +127,7 @@ class Console:
         self._answers = stderr if answers is None else answers
         self._environ = os.environ if environ is None else environ
         self._tty_path = tty_path
+        self._silent = False
         self._turn: asyncio.Lock | None = None
 
     @property
@@ -134,9 +135,14 @@ class Console:
         """Whether messages go to standard error, and not to a file or the system's log."""
         return self._stderr == 2
 
+    def silence(self) -> None:
+        """Say nothing on standard error from now on; a log file or the system's log goes on."""
+        if self.is_on_stderr:
+            self._silent = True
+
     def shows(self, level: LogLevel) -> bool:
         """Say whether a message of ``level`` would be shown."""
-        return LogLevel.QUIET < level <= self.level
+        return LogLevel.QUIET < level <= self.level and not self._silent
 
     def change_level(self, steps: int) -> None:
         """Say more (steps above 0) or less from now on, within the levels there are."""

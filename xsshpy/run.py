@@ -15,10 +15,10 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from xsshpy.background import start_in_background
+from xsshpy.background import Background, release_streams, start_in_background
 from xsshpy.commandline import CommandLine, run_local_command
 from xsshpy.console import Console, LogLevel, LogStream
 from xsshpy.errors import EXIT_FAILURE, DisplayError, ForwardError, SettingsError, XsshError
@@ -59,22 +59,28 @@ def run(invocation: Invocation, environ: Mapping[str, str]) -> int:
     Ends the process by the signal itself where one came before the session, as ssh does.
     """
     sanitise_standard_descriptors()
-    script = _read_script(invocation)
-    detach = _nothing_to_detach
-    if invocation.count("f"):
-        is_child, detach, status = start_in_background()
-        if not is_child:
-            return status
+    task = _Task(invocation, environ, _read_script(invocation))
     try:
-        return asyncio.run(_run_until_signal(_Task(invocation, environ, script, detach)))
+        try:
+            return asyncio.run(_run_until_signal(task))
+        except _ForkFirst as first:  # the loop and its threads are gone, so a fork is safe
+            is_child, background, status = start_in_background()
+            if not is_child:
+                return status
+            task = replace(task, settings=first.settings, background=background)
+            return asyncio.run(_run_until_signal(task))
     except Interrupted as interrupted:
         signal.signal(interrupted.number, signal.SIG_DFL)
         os.kill(os.getpid(), interrupted.number)
         return 128 + interrupted.number
 
 
-def _nothing_to_detach() -> None:
-    """Without -f the run stays in the foreground."""
+class _ForkFirst(Exception):
+    """The run is to go to the background in the end, which has to be prepared now."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
 
 
 async def _run_until_signal(task: _Task) -> int:
@@ -106,6 +112,8 @@ async def _tell(task: _Task) -> int:
     )
     try:
         return await _tell_story(task, console)
+    except _ForkFirst:
+        raise
     except XsshError as error:
         if error.message:  # ForwardError has been told for each forward
             console.report(error)
@@ -146,12 +154,16 @@ async def _tell_story(task: _Task, console: Console) -> int:
 
 @dataclass(frozen=True)
 class _Task:
-    """What was asked for. ``detach`` goes to the background, where -f says so."""
+    """What was asked for.
+
+    ``settings`` are there, and the way to the ``background``, where the run is to go there.
+    """
 
     invocation: Invocation
     environ: Mapping[str, str]
     script: bytes | None
-    detach: Callable[[], None]
+    settings: Settings | None = None
+    background: Background | None = None
 
 
 @dataclass(frozen=True)
@@ -194,13 +206,20 @@ async def _settle_settings(task: _Task, console: Console) -> Settings:
     """Read the configuration, and set up the console as it says."""
     invocation = task.invocation
     console.level = _early_level(invocation)
-    settings = await resolve_settings(invocation, task.environ, console)
+    settings = task.settings or await resolve_settings(invocation, task.environ, console)
     console.level = LogLevel.parse(settings.log_level)
     console.batch_mode = settings.batch_mode
+    if task.settings is not None:
+        return settings
     if invocation.command and settings.remote_command:
         raise SettingsError("Cannot execute command-line and remote command.")
-    for line in find_unsupported(settings.keywords, forks=bool(invocation.count("f"))):
+    for line in find_unsupported(settings.keywords):
         console.notice(line)
+    if settings.fork_after_authentication:
+        has_program = invocation.command or settings.remote_command or invocation.script
+        if not has_program and settings.session_type != "none":
+            raise SettingsError("Cannot fork into background without a command to execute.")
+        raise _ForkFirst(settings)
     return settings
 
 
@@ -303,7 +322,7 @@ async def _wait_without_session(run: _Run) -> int:
     streams = Streams(pty=False, raw=False, null_input=True)
     attendance = _attendance(run, process, streams)
     await _confirm_forwards(run)
-    run.task.detach()
+    _detach(run, has_session=False)
     try:
         await attendance.attend(_nothing)
     finally:
@@ -345,9 +364,11 @@ async def _run_session(run: _Run, x11: NativeForwarding | None) -> int:
         process.write(script_preamble(invocation, script, plan, display_granted=grants.x11))
     attendance = _attendance(run, process, streams)
     await _confirm_forwards(run)
-    run.task.detach()
+    _detach(run, has_session=True)
 
     async def linger() -> None:
+        # As with ssh: who reads our stdout sees its end when the remote command is through.
+        release_streams([STDOUT])
         if forwarding is not None:
             await forwarding.wait_until_idle()
         await run.forwarder.wait_until_idle()
@@ -361,6 +382,23 @@ def _attendance(run: _Run, process: RemoteProcess, streams: Streams) -> Attendan
     command_line = CommandLine(settings, console, forwarder, run.task.environ)
     connection = run.session.connection
     return Attendance(process, connection, settings, console, streams, forwarder, command_line)
+
+
+def _detach(run: _Run, *, has_session: bool) -> None:
+    """Go to the background, where -f says so. From then on only the session writes here."""
+    background, console = run.task.background, run.console
+    if background is None:
+        return
+    console.debug(1, "forking to background")
+    # As ssh does it: with -v what happens later may still be seen.
+    quiet = console.level < LogLevel.DEBUG1 or not console.is_on_stderr
+    if quiet:
+        console.silence()
+    background.leave(
+        stdin=not has_session or run.settings.stdin_null,
+        stdout=not has_session,
+        stderr=not has_session and quiet,
+    )
 
 
 async def _nothing() -> None:

@@ -141,6 +141,7 @@ class Settings:
     send_env: tuple[str, ...] = ()
     set_env: tuple[tuple[str, str], ...] = ()
 
+    fork_after_authentication: bool = False
     exit_on_forward_failure: bool = False
     forward_agent: str = ""
     forward_x11: bool = False
@@ -299,6 +300,7 @@ def parse_settings(text: str, host: str, environ: Mapping[str, str]) -> Settings
         session_type=read.text("sessiontype", "default"),
         send_env=tuple(pattern for line in read.each("sendenv") for pattern in line.split()),
         set_env=_set_env(read.each("setenv")),
+        fork_after_authentication=read.flag("forkafterauthentication"),
         exit_on_forward_failure=read.flag("exitonforwardfailure"),
         forward_agent=_forward_agent(read, environ),
         forward_x11=read.flag("forwardx11"),
@@ -483,6 +485,8 @@ def ssh_g_arguments(invocation: Invocation) -> list[str]:
         # Only `Match command` looks at it; ssh would take a leading dash for an option.
         plain = not invocation.command.startswith("-") and len(invocation.command) < _LONG_COMMAND
         words.append(invocation.command if plain else "command")
+    elif invocation.script is not None and invocation.count("f"):
+        words.append("command")  # ssh goes to the background with one only
     return words
 
 

@@ -28,17 +28,12 @@ def _asked_for(keywords: Mapping[str, tuple[str, ...]], keyword: str, idle: tupl
     return values[0] if values else ""
 
 
-def find_unsupported(keywords: Mapping[str, tuple[str, ...]], *, forks: bool) -> tuple[str, ...]:
+def find_unsupported(keywords: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """Return one line for each convenience that is missing.
 
-    ``keywords`` are those of ``ssh -G``; ``forks`` says that -f was given. Raises SettingsError
-    for a keyword that must not be ignored.
+    ``keywords`` are those of ``ssh -G``. Raises SettingsError for a keyword that must not be
+    ignored.
     """
-    if keywords.get("forkafterauthentication") == ("yes",) and not forks:
-        raise SettingsError(
-            "xssh: ForkAfterAuthentication yes is supported only as -f",
-            remedy="-f on the command line",
-        )
     for keyword, (idle, why) in _STOPS.items():
         value = _asked_for(keywords, keyword, idle)
         if value:

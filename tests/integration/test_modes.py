@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration._pairs import PROGRAMS, SSH, XSSH, Pair
+from tests.integration._pairs import PROGRAMS, SSH, XSSH, Pair, plain
+from tests.integration._targets import dial, echo, target
 from tests.support.clients import ClientHome
 from tests.support.processes import run, wait_until
-from tests.support.sshd import SshServer
+from tests.support.sshd import SshServer, free_port
 from tests.support.terminals import Terminal
 
 
@@ -92,6 +93,112 @@ def test_background_needs_something_to_do(pair: Pair) -> None:
     assert found == expected == 255
 
 
+CONFIGURED = "-oForkAfterAuthentication=yes"
+
+
+@pytest.mark.parametrize("word", ["-f", CONFIGURED])
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_fork_after_authentication_lets_go_of_the_streams(
+    pair: Pair, program: str, word: str
+) -> None:
+    """``$(ssh -fN …)`` comes back at once, and the forward is there."""
+    with target(echo) as server:
+        port = free_port()
+        words = [word, "-N", "-L", f"{port}:{server.address}", "server"]
+        done = run(pair.argv(program, words), env=pair.environment, timeout=20)
+        assert (done.status, done.stdout, done.stderr) == (0, b"", "")
+        with dial(port) as caller:
+            caller.sendall(b"x")
+            assert caller.recv(9) == b"x"
+        end_left_over(pair)
+
+
+def end_left_over(pair: Pair) -> None:
+    """End what went to the background by ending its server's side."""
+    pair.server.kill_sessions()
+    pair.server.wait_until_idle()
+
+
+@pytest.mark.parametrize("word", ["-f", CONFIGURED])
+def test_fork_after_authentication_reads_stdin_as_ssh_does(pair: Pair, word: str) -> None:
+    """-f takes it away; the keyword alone does not."""
+    done = pair.both([word, "server", "cat; echo done"], stdin=b"typed\n")
+    assert done.stdout == (b"done\n" if word == "-f" else b"typed\ndone\n")
+    pair.server.wait_until_idle()
+
+
+@pytest.mark.parametrize("word", ["-f", CONFIGURED])
+def test_fork_after_authentication_needs_something_to_do(pair: Pair, word: str) -> None:
+    assert pair.both([word, "server"]).status == 255
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("kind", ["-L", "-R", "-D"])
+def test_fork_after_authentication_with_exit_on_forward_failure(
+    pair: Pair, program: str, kind: str
+) -> None:
+    """It is waited for: the status tells, with the words of a run in the foreground."""
+    with target(echo) as busy:
+        aim = "" if kind == "-D" else ":a:1"
+        words = ["-oExitOnForwardFailure=yes", kind, f"127.0.0.1:{busy.place}{aim}", "server"]
+        expected = plain(pair.run("ssh", ["-N", *words]))
+        assert expected.status == 255
+        assert plain(pair.run(program, ["-fN", *words])) == expected
+        # Without the keyword it goes on.
+        assert pair.run(program, ["-fN", *words[1:]]).status == 0
+        end_left_over(pair)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_fork_after_authentication_says_nothing_later(pair: Pair, program: str) -> None:
+    """What happens in the background is seen with -v only, the remote end's words always."""
+    for words, seen in (([], False), (["-v"], True)):
+        file = pair.home.path / f"{program}{seen}"
+        command = "echo out; echo err >&2; sleep 0.3; kill -9 $PPID"
+        with file.open("wb") as output:
+            argv = pair.argv(program, ["-f", *words, "server", command])
+            subprocess.run(argv, stderr=output, stdout=output, env=pair.environment, timeout=20)
+        pair.server.wait_until_idle()
+        wait_until(lambda: b"out\n" in file.read_bytes())  # noqa: B023
+        wait_until(lambda: b"err\n" in file.read_bytes())  # noqa: B023
+        if seen:
+            wait_until(lambda: b"closed by remote host" in file.read_bytes())  # noqa: B023
+        else:
+            time.sleep(0.3)
+            assert set(file.read_bytes().split()) == {b"out", b"err"}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_stdout_ends_with_the_remote_command(pair: Pair, program: str) -> None:
+    """Its reader need not wait for what is still being forwarded."""
+    with target(echo) as server:
+        port = free_port()
+        words = ["-L", f"{port}:{server.address}", "server", "echo ready; read x; echo end"]
+        process = pair.start(program, words)
+        assert process.stdin and process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        with dial(port) as caller:
+            caller.sendall(b"x")
+            assert caller.recv(9) == b"x"
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            assert process.stdout.read() == b"end\n"
+            assert process.poll() is None
+        process.communicate(timeout=20)
+        assert process.returncode == 0
+
+
+def test_a_script_in_the_background(pair: Pair, tmp_path: Path) -> None:
+    script, output = tmp_path / "script.py", tmp_path / "output"
+    script.write_text("print('done')\n")
+    with output.open("wb") as file:
+        argv = pair.argv("xssh", ["-f", "--script", str(script), "server"])
+        status = subprocess.run(argv, stdout=file, env=pair.environment, timeout=20).returncode
+    assert status == 0
+    wait_until(lambda: output.read_bytes() == b"done\n", what="its output")
+    pair.server.wait_until_idle()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_without_a_session_until_a_signal(pair: Pair, number: int) -> None:
     ended = {}
@@ -111,12 +218,12 @@ def test_without_a_session_until_a_signal(pair: Pair, number: int) -> None:
 
 
 def test_without_a_session_until_the_server_ends(pair: Pair) -> None:
-    for program in PROGRAMS:
+    for number, program in enumerate(PROGRAMS, 1):
         process = subprocess.Popen(
             pair.argv(program, ["-N", "server"]), env=pair.environment, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        wait_until(lambda: pair.server.sessions(), what="the login")
+        pair.server.wait_for_log("(?s)" + "Accepted publickey.*" * number)
         time.sleep(0.5)
         pair.server.kill_sessions()
         _, stderr = process.communicate(timeout=10)
