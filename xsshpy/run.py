@@ -269,7 +269,10 @@ async def _prepare_x11(
     try:
         return await NativeForwarding.prepare(task.environ, policy, report)
     except DisplayError as error:
-        report(error.summary())
+        if wish.explicit or task.environ.get("DISPLAY") or os.isatty(STDERR):
+            report(error.summary())
+        else:  # cron, CI: nobody asked for X11 or reads this, and programs take stderr for failure
+            console.debug(1, error.summary())
         return None
 
 

@@ -318,13 +318,26 @@ def test_the_screen_number_goes_along(make_xvfb: Callable[..., Xvfb], remote: Re
     ],
 )
 def test_session_without_a_display(display: str, reason: str, remedy: str, remote: Remote) -> None:
-    done = remote.xssh(WITHOUT_X11, env=remote.with_display(display))
+    asked = [] if display else ["-Y"]
+    done = remote.xssh(WITHOUT_X11, *asked, env=remote.with_display(display))
     assert (done.status, done.stdout) == (3, b"display=[] backend=[]\n")
     (line,) = done.stderr.splitlines()
     assert line.startswith("xssh: X11: ")
     why, _, what = line.partition("; try: ")
     assert reason in why
     assert remedy in what
+
+
+def test_a_display_that_nobody_asked_for_is_not_missed_by_a_script(
+    remote: Remote, spawn_in_pty: Callable[..., Terminal]
+) -> None:
+    """Where messages go to a program, the absence of DISPLAY is told at -v; a person is told."""
+    environment = remote.with_display("")
+    assert remote.xssh(WITHOUT_X11, env=environment).stderr == ""
+    assert "DISPLAY is not set" in remote.xssh(WITHOUT_X11, "-v", env=environment).stderr
+    terminal = spawn_in_pty([*xssh_command(), *remote.argv(WITHOUT_X11)], env=environment)
+    terminal.wait()
+    assert b"DISPLAY is not set; try: " in terminal.output
 
 
 @pytest.mark.parametrize("kind", ["wrong", "none"])

@@ -110,7 +110,7 @@ _LOGIN_SHELL = (
     "m() { cat /run/motd.dynamic; "
     "for f in /etc/motd /run/motd /usr/lib/motd; do test -r $f && cat $f && break; done; "
     "cat /etc/motd.d/* /run/motd.d/* /usr/lib/motd.d/*; }; "
-    "if test -e ~/.hushlogin; then :; else "
+    'if test -e ~/.hushlogin || test -z "$SSH_TTY"; then :; else '
     "if grep -q pam_motd /etc/pam.d/sshd 2>/dev/null; then m 2>/dev/null; l; "
     "else l; m 2>/dev/null; fi; fi; "
     'exec "$SHELL" -l'
@@ -122,7 +122,7 @@ def login_shell_command(backend: str) -> str:
 
     sshd shows the message of the day and the last login for a ``shell`` request and not for
     ``exec``, so this shows them as sshd would (pam_motd's order where PAM shows them), unless
-    ~/.hushlogin is there, and then becomes the user's own shell as a login shell. Between the
-    single quotes stand only characters that every shell takes literally.
+    ~/.hushlogin is there or there is no pty, and then becomes the user's own shell as a login
+    shell. Between the single quotes stand only characters that every shell takes literally.
     """
     return f"env {BACKEND_VARIABLE}={backend} sh -c '{_LOGIN_SHELL}'"
