@@ -51,6 +51,21 @@ def is_in_foreground(fd: int) -> bool:
         return True
 
 
+def wait_for_foreground(fd: int) -> None:
+    """Stop, as any program that changes the terminal ``fd`` from the background (SIGTTOU).
+
+    Returns once a shell has brought the job to the foreground, and at once where nobody stops it:
+    the signal is ignored, or no shell could continue the process group.
+    """
+    while not is_in_foreground(fd):
+        try:
+            termios.tcdrain(fd)  # it counts as a change and changes nothing
+            return
+        except termios.error as error:
+            if error.args[0] != errno.EINTR:
+                return
+
+
 def restore_modes(fd: int, saved: Modes, ours: Modes, when: int = termios.TCSADRAIN) -> bool:
     """Give the terminal ``fd`` its modes ``saved`` back; return False where that is impossible.
 

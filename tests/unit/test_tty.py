@@ -13,7 +13,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -254,34 +253,44 @@ def test_suspend_gives_the_terminal_back_and_takes_it_again(tmp_path: Path) -> N
         assert child.modes() == before
 
 
-def test_continued_in_the_background_leaves_the_terminal_alone(tmp_path: Path) -> None:
+def test_continued_in_the_background_stops_again(tmp_path: Path) -> None:
     code = SUSPENDING + "sys.stdin.readline(); print('line', raw.active, flush=True)"
     with PtyChild(code, home=tmp_path, job=True) as child:
         before = child.modes()
         assert child.line() == "raw True"
         assert child.line() == "stopped SIGTSTP echo"
         child.order("bg")
-        assert child.line() == "back False"
-        # Reading is what stops it, and continuing makes the terminal raw.
-        assert child.line() == "stopped SIGTTIN echo"
+        assert child.line() == "stopped SIGTTOU echo"
         assert child.modes() == before
         child.order("fg")
-        deadline = time.monotonic() + 20
-        while not is_raw(child.modes()):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        assert child.line() == "back True"
+        assert is_raw(child.modes())
         child.type(b"\n")
         assert child.line() == "line True"
         assert child.line() == "ended 0 echo"
         assert child.modes() == before
 
 
-def test_started_in_the_background_is_not_stopped(tmp_path: Path) -> None:
-    code = CHILD + "raw.leave(); print('left', flush=True)"
+def test_started_in_the_background_stops_until_it_is_in_front(tmp_path: Path) -> None:
+    code = CHILD + "sys.stdin.readline(); raw.leave(); print('left', flush=True)"
+    with PtyChild(code, home=tmp_path, job=True, start="bg") as child:
+        before = child.modes()
+        assert child.line() == "stopped SIGTTOU echo"
+        assert child.modes() == before
+        child.order("fg")
+        assert child.line() == "raw True"
+        assert is_raw(child.modes())
+        child.type(b"\n")
+        assert child.line() == "left"
+        assert child.line() == "ended 0 echo"
+        assert child.modes() == before
+
+
+def test_where_nothing_can_stop_it_the_terminal_is_left_alone(tmp_path: Path) -> None:
+    code = "import signal; signal.signal(signal.SIGTTOU, signal.SIG_IGN)\n" + CHILD
     with PtyChild(code, home=tmp_path, job=True, start="bg") as child:
         before = child.modes()
         assert child.line() == "raw False"
-        assert child.line() == "left"
         assert child.line() == "ended 0 echo"
         assert child.modes() == before
 

@@ -24,6 +24,7 @@ from xsshpy.ttyguard import (
     is_in_foreground,
     restore_modes,
     set_modes,
+    wait_for_foreground,
 )
 
 _INPUT, _OUTPUT, _CONTROL, _LOCAL, _INPUT_SPEED, _OUTPUT_SPEED, _CHARACTERS = range(7)
@@ -184,8 +185,10 @@ class RawTerminal:
     nobody else handles and that would end or stop the process. After such a stop the terminal
     becomes raw again; a program that handles SIGCONT itself calls :meth:`reenter` there.
 
-    In the background raw mode is not entered, since the terminal belongs to someone else:
-    ``active`` stays False until the process is continued in the foreground.
+    In the background :meth:`enter` stops the process until it is brought to the foreground, as ssh
+    does: a shell sends no signal to a job that runs when it brings it there, which would then
+    find the terminal not raw. Where nothing can stop it, or after a SIGCONT in the background, the
+    terminal is left alone, and ``active`` is False until a SIGCONT in the foreground.
     """
 
     def __init__(self, fd: int = 0) -> None:
@@ -211,6 +214,7 @@ class RawTerminal:
             self._wanted = True
             atexit.register(self.leave)
             self._guard.install()
+            wait_for_foreground(self._fd)
             self._make_raw()
         return self.active
 
