@@ -60,13 +60,18 @@ _DEFAULTS = (
 )
 
 
-async def run_askpass(program: str, question: str, environ: Mapping[str, str]) -> bytes | None:
+async def run_askpass(
+    program: str, question: str, environ: Mapping[str, str], *, hint: str = ""
+) -> bytes | None:
     """Run ``program`` with ``question`` and return its answer, without what follows its first line.
 
+    ``hint`` says what kind of question it is, in SSH_ASKPASS_PROMPT: ``confirm`` for yes or no.
     None means that the user refused: an exit status other than 0. A cancelled call ends the
     program. Raises OSError where the program can't be started.
     """
     variables = dict(environ)
+    if hint:
+        variables["SSH_ASKPASS_PROMPT"] = hint
     readable, writable = os.pipe()
     try:
         try:

@@ -53,7 +53,7 @@ SSH_VALUES = {
     "E": ("FILE", "log to this file instead of stderr"),
     "e": ("CHAR", "escape character, ~ by default, or none"),
     "F": ("FILE", "another configuration file"),
-    "I": ("LIBRARY", "a PKCS#11 library with keys (not supported)"),
+    "I": ("LIBRARY", "a PKCS#11 library with keys"),
     "i": ("FILE", "private key to log in with"),
     "J": ("HOSTS", "jump hosts, separated by commas"),
     "L": ("[ADDRESS:]PORT:HOST:PORT", "forward a local port, or socket path, to there"),

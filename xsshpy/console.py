@@ -200,6 +200,16 @@ class Console:
         """
         return await self._ask(prompt, echo=True)
 
+    async def ask_permission(self, prompt: str) -> bool:
+        """Ask for a yes or no by askpass alone, as ssh does; without one the answer is no."""
+        from xsshpy import askpass
+
+        if not askpass.decide_askpass(self._environ).allowed:
+            return False
+        async with self._my_turn():
+            answer = await self._run_askpass(_question(prompt), hint="confirm")
+        return answer is not None and answer.lower() in ("", "yes")
+
     async def _ask(self, prompt: str, *, echo: bool) -> str | None:
         if self.batch_mode:
             return None
@@ -238,12 +248,12 @@ class Console:
             os.close(fd)
         return _decoded(answer)
 
-    async def _run_askpass(self, question: str) -> str | None:
+    async def _run_askpass(self, question: str, *, hint: str = "") -> str | None:
         from xsshpy import askpass
 
         program = askpass.find_askpass(self._environ)
         try:
-            answer = await askpass.run_askpass(program, question, self._environ)
+            answer = await askpass.run_askpass(program, question, self._environ, hint=hint)
         except OSError as error:
             self.fatal(f"ssh_askpass: exec({program}): {error.strerror}")
             return None

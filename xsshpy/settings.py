@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from hashlib import sha1
 
 from xsshpy.errors import SettingsError
+from xsshpy.login_settings import LoginSettings, read_login_settings
 from xsshpy.openssh import find_openssh, openssh_environment
 
 SSH_CONFIG_DEADLINE = 60.0
@@ -130,6 +131,7 @@ class Settings:
     certificate_files: tuple[str, ...] = ()
     identities_only: bool = False
     identity_agent: str = ""
+    login: LoginSettings = field(default_factory=LoginSettings)
 
     request_tty: str = "auto"
     escape_char: str = "~"
@@ -287,6 +289,7 @@ def parse_settings(text: str, host: str, environ: Mapping[str, str]) -> Settings
         certificate_files=tuple(map(expand, read.each("certificatefile"))),
         identities_only=read.flag("identitiesonly"),
         identity_agent=_agent_path(read.text("identityagent", "SSH_AUTH_SOCK"), environ),
+        login=read_login_settings(keywords, environ),
         request_tty=read.text("requesttty", "auto").lower(),
         escape_char=read.text("escapechar", "~"),
         log_level=_log_level(read.text("loglevel", "INFO")),

@@ -18,7 +18,6 @@ _STOPS: Mapping[str, tuple[tuple[str, ...], str]] = {
 _NOTICES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "gssapidelegatecredentials": (("no",), "Kerberos is not used"),
     "logverbose": (("none",), "its patterns name lines of OpenSSH's own source"),
-    "pkcs11provider": (("none",), "keys on that token are not offered"),
     "verifyhostkeydns": (("no", "false"), "known_hosts alone decides about host keys"),
 }
 

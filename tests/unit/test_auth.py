@@ -14,11 +14,11 @@ from tests.support.sshd import generate_key
 from tests.support.tools import require_tool
 from xsshpy.settings import Settings, parse_settings
 from xsshpy.ssh.auth import methods_to_try
-from xsshpy.ssh.identities import (
+from xsshpy.ssh.identities import signature_algorithms
+from xsshpy.ssh.keyfiles import (
     KEY_FILE_LIMIT,
     parse_public_half,
     read_key_file,
-    signature_algorithms,
 )
 
 RSA_CERTIFICATE = b"ssh-rsa-cert-v01@openssh.com"

@@ -12,8 +12,10 @@ import asyncssh
 
 from xsshpy.console import Console
 from xsshpy.settings import Settings
+from xsshpy.ssh.connection import ClientConnection
 from xsshpy.ssh.hostkey_policy import Feature
 from xsshpy.ssh.identities import KeyRing
+from xsshpy.ssh.keypairs import OfferedKeyPair
 
 DEFAULT_METHODS = ("gssapi-with-mic", "publickey", "keyboard-interactive", "password")
 _REMEMBERED_MESSAGES = 20
@@ -37,16 +39,17 @@ class Login(asyncssh.SSHClient):
         self._console = console
         self._allows = allows
         self._ring = KeyRing(settings, console)
-        self._keys: AsyncIterator[asyncssh.SSHKeyPair] | None = None
+        self._keys: AsyncIterator[OfferedKeyPair] | None = None
         self._password_attempts = 0
         self._interactive_attempts = 0
         self._was_asked = False
-        self._connection: asyncssh.SSHClientConnection | None = None
+        self._connection: ClientConnection | None = None
         self._shown_host = settings.host_key_alias or settings.hostname
         self.remote_messages: list[str] = []
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
         """Remember whom this is about."""
+        assert isinstance(conn, ClientConnection)
         self._connection = conn
 
     def _server_version(self) -> str:
@@ -69,9 +72,10 @@ class Login(asyncssh.SSHClient):
     async def public_key_auth_requested(self) -> list[asyncssh.SSHKeyPair] | None:
         """Return the next key to offer, or None when there is none left."""
         if self._keys is None:
-            self._keys = self._ring.keys(self._server_version())
+            binding = self._connection.binding if self._connection is not None else None
+            self._keys = self._ring.keys(self._server_version(), binding)
         async for pair in self._keys:
-            self._console.debug(1, f"Offering public key: {pair.get_algorithm()}")
+            self._console.debug(1, f"Offering public key: {pair.label.render()}")
             return [pair]
         return None
 

@@ -154,7 +154,9 @@ async def _handshake(
     options.waiter = loop.create_future()
 
     def factory() -> ClientConnection:
-        return ClientConnection(loop, options, verifier, login.step_succeeded)
+        made = ClientConnection(loop, options, verifier, login.step_succeeded)
+        made.host_bound_signatures = settings.login.host_bound_signatures
+        return made
 
     connection = await _attach(settings, factory, transport, carrier)
     connection.set_extra_info(host=settings.hostname, port=settings.port)

@@ -23,17 +23,22 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import AnyStr, Protocol
 
 import asyncssh
-from asyncssh.channel import SSHChannel, SSHTCPChannel, SSHX11Channel
+from asyncssh.channel import SSHChannel, SSHTCPChannel, SSHUNIXChannel, SSHX11Channel
 from asyncssh.constants import (
     MSG_DISCONNECT,
+    MSG_EXT_INFO,
     MSG_KEXINIT,
     MSG_SERVICE_ACCEPT,
     MSG_USERAUTH_FAILURE,
 )
-from asyncssh.packet import SSHPacket, SSHPacketLogger
+from asyncssh.forward import SSHForwarder
+from asyncssh.packet import SSHPacket, SSHPacketLogger, String
 from asyncssh.public_key import SigningKey
 
 from xsshpy.errors import HostKeyError
+from xsshpy.ssh.agent import SessionBinding
+from xsshpy.ssh.agent_forward import open_forwarded_agent
+from xsshpy.ssh.binding import HOST_BOUND_METHOD, HostKeyWitness, takes_host_bound
 
 CONGESTED = 1 << 20
 """Bytes that may wait for the connection itself before those who feed it are asked to pause."""
@@ -137,6 +142,9 @@ class ClientConnection(asyncssh.SSHClientConnection):
         self._host_keys = host_keys
         self._step_succeeded = step_succeeded
         self._shown_key: bytes | None = None
+        self._witness = HostKeyWitness()
+        self._server_takes_host_bound = False
+        self.host_bound_signatures = True
         self._question: asyncio.Task[None] | None = None
         self._held_up = False
         self._loss: Exception | None = None
@@ -168,7 +176,7 @@ class ClientConnection(asyncssh.SSHClientConnection):
         self._shown_key = key_data
         if question is not None:
             self._question = asyncio.ensure_future(self._put(question))
-        return key
+        return self._witness.watch(key, key_data)
 
     @property
     def host_key_judged(self) -> bool:
@@ -266,6 +274,16 @@ class ClientConnection(asyncssh.SSHClientConnection):
                 self._choose_alg("MAC", self._mac_algs, macs)
         return self._process_kexinit(pkttype, pktid, packet)
 
+    @property
+    def binding(self) -> SessionBinding | None:
+        """Which server this is, proved: for agents. None before the first key exchange."""
+        return self._witness.binding
+
+    def _note_ext_info(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        payload = packet.get_remaining_payload()
+        self._server_takes_host_bound |= takes_host_bound(payload)
+        self._process_ext_info(pkttype, pktid, packet)
+
     def _note_disconnect(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         remaining = SSHPacket(packet.get_remaining_payload())
         code, reason = remaining.get_uint32(), remaining.get_string()
@@ -277,6 +295,7 @@ class ClientConnection(asyncssh.SSHClientConnection):
         MSG_KEXINIT: _note_kexinit,
         MSG_DISCONNECT: _note_disconnect,
         MSG_SERVICE_ACCEPT: _note_service_accept,
+        MSG_EXT_INFO: _note_ext_info,
         MSG_USERAUTH_FAILURE: _note_userauth_failure,
     }
 
@@ -364,6 +383,17 @@ class ClientConnection(asyncssh.SSHClientConnection):
         """Let agent channels in, to the agent at ``path``. Until then they are refused."""
         self._agent_forward_path = path
 
+    def _process_auth_agent_at_openssh_dot_com_open(
+        self, packet: SSHPacket
+    ) -> tuple[SSHUNIXChannel[bytes], Awaitable[SSHForwarder]]:
+        packet.check_end()
+        if not self._agent_forward_path:
+            raise asyncssh.ChannelOpenError(
+                asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "open failed"
+            )
+        agent = open_forwarded_agent(self._agent_forward_path, self.binding)
+        return self.create_unix_channel(), agent
+
     def send_packet(
         self, pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None
     ) -> None:
@@ -398,7 +428,13 @@ class ClientConnection(asyncssh.SSHClientConnection):
         key: SigningKey | None = None,
         trivial: bool = True,
     ) -> None:
-        """Send a request, which the key has to sign first."""
+        """Send a request, which the key has to sign first.
+
+        Where the server knows how, the signature is bound to the key it showed.
+        """
+        binding = self.binding if method == b"publickey" and key is not None else None
+        if binding and self._server_takes_host_bound and self.host_bound_signatures:
+            method, args = HOST_BOUND_METHOD, (*args, String(binding.host_key))
         with self._our_turn():
             await super().send_userauth_request(method, *args, key=key, trivial=trivial)
 

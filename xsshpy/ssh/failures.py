@@ -9,6 +9,7 @@ import asyncssh
 
 from xsshpy.errors import AuthenticationError, ConnectError, XsshError
 from xsshpy.settings import Settings
+from xsshpy.ssh.auth import methods_to_try
 from xsshpy.ssh.connection import ClientConnection
 
 
@@ -164,7 +165,8 @@ def _negotiation_words(text: str, where: str) -> str:
 def _login_remedy(settings: Settings, methods: Sequence[str]) -> str:
     if settings.batch_mode and "password" in methods:
         return "log in without BatchMode, or set up a key with ssh-copy-id"
-    if "publickey" in methods and "password" not in methods:
+    usable = set(methods) & set(methods_to_try(settings))
+    if "publickey" in methods and not usable & {"password", "keyboard-interactive"}:
         return f"check with `ssh -v {settings.host}` which keys are offered, or give one with -i"
     return "check the user name and the password"
 

@@ -1,0 +1,145 @@
+"""Key and certificate files: what they can offer, without a passphrase (sshconnect2.c, ssh.c).
+
+Files that are missing or can't be read are passed over, as ssh does. Reading is bounded, and only
+regular files are read.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import asyncssh
+from asyncssh.packet import PacketDecodeError, SSHPacket
+from asyncssh.public_key import CERT_TYPE_USER, SSHOpenSSHCertificate
+
+from xsshpy.console import Console
+from xsshpy.settings import Settings, home_directory
+
+KEY_FILE_LIMIT = 1 << 20
+"""Bytes of a key or certificate file that are read; OpenSSH has the same limit."""
+
+_DEFAULT_NAMES = frozenset(
+    {"id_rsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk", "id_xmss", "id_dsa"}
+)
+_OPENSSH_MAGIC = b"openssh-key-v1\0"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A key file, and what it can offer. ``public`` is None where only the private key can tell."""
+
+    path: str
+    public: asyncssh.SSHKey | None
+    certificate: asyncssh.SSHCertificate | None = None
+
+    @property
+    def blob(self) -> bytes | None:
+        """What the server is asked about: the public key or the certificate, in SSH's encoding."""
+        if self.certificate is not None:
+            return bytes(self.certificate.public_data)
+        return None if self.public is None else bytes(self.public.public_data)
+
+
+def read_key_file(path: str) -> bytes:
+    """Read a key file, with a limit. Raises OSError; a FIFO or device is not waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(KEY_FILE_LIMIT)
+    finally:
+        os.close(descriptor)
+
+
+def parse_public_half(data: bytes) -> asyncssh.SSHKey | None:
+    """Return the public key inside a private key file, where it can be read without passphrase."""
+    if b"BEGIN OPENSSH PRIVATE KEY" in data:
+        return _parse_openssh_public_half(data)
+    try:
+        if b"PRIVATE KEY" in data:
+            return asyncssh.import_private_key(data).convert_to_public()
+        return asyncssh.import_public_key(data)
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, ValueError):
+        return None
+
+
+def _parse_openssh_public_half(data: bytes) -> asyncssh.SSHKey | None:
+    """The OpenSSH format keeps the public key in clear beside the encrypted part (PROTOCOL.key)."""
+    body = b"".join(line for line in data.splitlines() if line and not line.startswith(b"-"))
+    try:
+        packet = SSHPacket(base64.b64decode(body))
+        if packet.get_bytes(len(_OPENSSH_MAGIC)) != _OPENSSH_MAGIC:
+            return None
+        for _ in ("cipher name", "key derivation name", "key derivation options"):
+            packet.get_string()
+        if packet.get_uint32() != 1:
+            return None
+        blob = packet.get_string()
+        algorithm = SSHPacket(blob).get_string()
+        text = b" ".join((algorithm, base64.b64encode(blob)))
+        return asyncssh.import_public_key(text)
+    except (PacketDecodeError, binascii.Error, asyncssh.KeyImportError, ValueError):
+        return None
+
+
+def is_default(path: str) -> bool:
+    """Tell whether ssh looks for this key file even where nobody named it."""
+    directory, name = os.path.split(path)
+    return name in _DEFAULT_NAMES and directory == os.path.join(home_directory(), ".ssh")
+
+
+def load_identities(settings: Settings, console: Console) -> tuple[list[Identity], list[Identity]]:
+    """Read what the configured files can offer: IdentityFile's first, then CertificateFile's.
+
+    ``KEY-cert.pub`` beside a key counts with it unless CertificateFile names others.
+    """
+    certificates = [
+        Identity(path, certificate.key, certificate)
+        for path in settings.certificate_files
+        for certificate in _read_certificates([path], console)
+    ]
+    identities = []
+    for path in dict.fromkeys(settings.identity_files):
+        identities.append(Identity(path, _read_public(path)))
+        if not settings.certificate_files:
+            for certificate in _read_certificates([f"{path}-cert", f"{path}-cert.pub"], console):
+                identities.append(Identity(path, certificate.key, certificate))
+    return identities, certificates
+
+
+def _read_public(path: str) -> asyncssh.SSHKey | None:
+    """Find a key's public half where ssh does: a public key, the ``.pub`` file, the private key."""
+    data = {}
+    for name in (path, f"{path}.pub"):
+        with contextlib.suppress(OSError):
+            data[name] = read_key_file(name)
+    for text in data.values():
+        if b"PRIVATE KEY" not in text:
+            public = parse_public_half(text)
+            if public is not None:
+                return public
+    return parse_public_half(data[path]) if path in data else None
+
+
+def _read_certificates(paths: Sequence[str], console: Console) -> Iterator[asyncssh.SSHCertificate]:
+    for path in paths:
+        try:
+            certificate = asyncssh.import_certificate(read_key_file(path))
+        except FileNotFoundError:
+            continue
+        except (OSError, asyncssh.KeyImportError, ValueError) as error:
+            console.debug(1, f"certificate {path}: {error}")
+            continue
+        if not isinstance(certificate, SSHOpenSSHCertificate):
+            continue
+        if certificate._cert_type == CERT_TYPE_USER:
+            yield certificate
+            return
