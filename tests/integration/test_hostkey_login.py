@@ -297,6 +297,14 @@ def test_a_host_certificate_that_does_not_hold(
     assert "Host key verification failed." in done.stderr
 
 
+def test_a_certificate_by_an_algorithm_that_no_authority_may_use(
+    certified: Callable[..., Beside],
+) -> None:
+    login = certified("-n", "127.0.0.1", "-V", "-5m:+1h")
+    done = login.both("-oCASignatureAlgorithms=rsa-sha2-512", "server", "echo in")
+    assert (done.status, done.stdout) == (255, b"")
+
+
 def test_a_host_certificate_with_a_broken_signature(
     make_host: MakeHost, certified: Callable[..., Beside]
 ) -> None:
