@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
+from asyncssh.packet import String
 
 STOP_SECONDS = 10.0
 
@@ -39,6 +40,9 @@ class Policy:
     ``farewell``: the server disconnects with these words at the first real request.
     ``most_tries``: as sshd's MaxAuthTries. ``silent_interactive``: keyboard-interactive fails
     without any question. ``messages``: sent as SSH_MSG_DEBUG with "always display".
+    ``announced``: files of the host keys that it says it has, once one is logged in. ``proof``: how
+    it proves that: "right", "refused", "none" (no answer), "wrong" (it signed something else),
+    "short" (a signature is missing), "long" (something follows), "sha1" (for RSA).
     """
 
     steps: tuple[tuple[str, ...], ...] = (("publickey",),)
@@ -52,6 +56,8 @@ class Policy:
     most_tries: int = 6
     silent_interactive: bool = False
     version: str = ""
+    announced: tuple[Path, ...] = ()
+    proof: str = "right"
 
 
 class _Connection(asyncssh.SSHServerConnection):
@@ -105,6 +111,31 @@ class _Connection(asyncssh.SSHServerConnection):
             return
         self.log.append("success")
         await super().send_userauth_success()
+        if self.policy.announced:
+            blobs = [asyncssh.read_public_key(path).public_data for path in self.policy.announced]
+            self._send_global_request(b"hostkeys-00@openssh.com", *map(String, blobs))
+
+    def _process_hostkeys_prove_00_at_openssh_dot_com_global_request(self, packet: Any) -> None:
+        how = self.policy.proof
+        keys = {key.public_data: key for key in map(asyncssh.read_private_key, self._key_files())}
+        signatures = []
+        while packet:
+            blob = packet.get_string()
+            self.log.append(f"prove {keys[blob].get_algorithm()}")
+            signed = b"else" if how == "wrong" else b"hostkeys-prove-00@openssh.com"
+            data = String(signed) + String(self._session_id) + String(blob)
+            is_rsa = keys[blob].algorithm == b"ssh-rsa"
+            algorithm = b"rsa-sha2-512" if is_rsa else keys[blob].algorithm
+            if is_rsa and how == "sha1":
+                algorithm = b"ssh-rsa"
+            signatures.append(String(keys[blob].sign(data, algorithm)))
+        del signatures[len(signatures) - (how == "short") :]
+        if how != "none":
+            answer = b"".join(signatures) + (b"more" if how == "long" else b"")
+            self._report_global_response(answer if how != "refused" else False)
+
+    def _key_files(self) -> list[Path]:
+        return [path.with_suffix("") for path in self.policy.announced]
 
 
 class _Owner(asyncssh.SSHServer):

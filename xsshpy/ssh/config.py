@@ -58,6 +58,9 @@ _MORE_KEYWORDS = (
     "StdinNull",
     "StrictHostKeyChecking",
     "Tunnel",
+    "UpdateHostKeys",
+    "VerifyHostKeyDNS",
+    "VisualHostKey",
 )
 
 _FLAG_KEYWORDS = {
@@ -192,8 +195,12 @@ def _as_ssh_g(config: SSHConfig, host: str) -> str:
         "pubkeyacceptedalgorithms": [_DEFAULT_ALGORITHMS],
         "identityfile": [f"{home}/.ssh/id_{kind}" for kind in _DEFAULT_KEYS],
     }
+    files = found["userknownhostsfile"]
     for option, value in config.get_options(False).items():
         found[option.lower()] = _printed(option, value)
+    by_dns = found.get("verifyhostkeydns", ["no"])[0].lower() not in ("no", "false")
+    is_usual = found["userknownhostsfile"] is files and not by_dns
+    found.setdefault("updatehostkeys", ["yes" if is_usual else "no"])
     return "\n".join(f"{keyword} {value}" for keyword, values in found.items() for value in values)
 
 

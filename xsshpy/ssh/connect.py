@@ -12,7 +12,7 @@ from typing import cast
 
 import asyncssh
 
-from xsshpy.console import Console
+from xsshpy.console import Console, LogLevel
 from xsshpy.errors import ConnectError
 from xsshpy.settings import Invocation, Settings
 from xsshpy.ssh.auth import Login
@@ -45,9 +45,14 @@ class Session:
     login: Login
     settings: Settings
     console: Console
-    disabled: frozenset[Feature]
+    verifier: HostKeyVerifier
     transport: Transport | None
     carrier: Session | None
+
+    @property
+    def disabled(self) -> frozenset[Feature]:
+        """What must not be used, because the host's key is not to be trusted."""
+        return self.verifier.disabled
 
     def become_interactive(self, interactive: bool) -> None:
         """Give what is sent the priority that IPQoS has for this kind of session."""
@@ -56,6 +61,7 @@ class Session:
 
     async def close(self) -> None:
         """Say goodbye, and close everything below; bounded."""
+        await self.verifier.updater.finish()
         self.connection.close()
         try:
             await asyncio.wait_for(self.connection.wait_closed(), CLOSE_DEADLINE)
@@ -92,6 +98,7 @@ async def connect(
             carrier,
             environ,
             wants_x11=_may_want_x11(invocation, depth),
+            may_ask=depth == 0 and _may_ask_meanwhile(invocation, settings),
         )
     except BaseException:
         if transport is not None:
@@ -99,7 +106,7 @@ async def connect(
         if carrier is not None:
             await carrier.close()
         raise
-    return Session(connection, login, settings, console, verifier.disabled, transport, carrier)
+    return Session(connection, login, settings, console, verifier, transport, carrier)
 
 
 async def _connect_jump(
@@ -135,6 +142,17 @@ def _may_want_x11(invocation: Invocation, depth: int) -> bool:
     return depth == 0 and invocation.last_of("XYx") != "x"
 
 
+def _may_ask_meanwhile(invocation: Invocation, settings: Settings) -> bool:
+    """Tell whether a question after the login would disturb no program (UpdateHostKeys ask)."""
+    has_program = invocation.command or settings.remote_command or invocation.script is not None
+    return not (
+        has_program
+        or settings.request_tty in ("no", "false")
+        or invocation.value_of("W") is not None
+        or LogLevel.parse(settings.log_level) < LogLevel.INFO
+    )
+
+
 async def _handshake(
     settings: Settings,
     console: Console,
@@ -143,12 +161,15 @@ async def _handshake(
     environ: Mapping[str, str],
     *,
     wants_x11: bool,
+    may_ask: bool,
 ) -> tuple[ClientConnection, Login, HostKeyVerifier]:
     loop = asyncio.get_running_loop()
     address = transport.address if transport is not None else None
     names = host_names(settings, address)
     evidence = await gather_evidence(settings, console, environ, names)
-    verifier = HostKeyVerifier(settings, console, evidence, names, wants_x11=wants_x11)
+    verifier = HostKeyVerifier(
+        settings, console, evidence, names, wants_x11=wants_x11, may_ask=may_ask
+    )
     login = Login(settings, console, lambda feature: feature not in verifier.disabled)
     options = connection_options(settings, login, evidence.algorithms)
     options.waiter = loop.create_future()
@@ -165,8 +186,10 @@ async def _handshake(
         if left is None:
             left = float(settings.connect_timeout or HANDSHAKE_DEADLINE)
         await _await_login(settings, console, connection, options.waiter, left)
+        await verifier.settle_update(connection)
     except BaseException as error:
         connection.cancel_question()
+        verifier.updater.cancel()
         connection.abort()
         port = transport.port if transport is not None else None
         raise explain_failure(error, settings, connection, address, port) from None

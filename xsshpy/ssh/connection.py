@@ -28,6 +28,7 @@ from asyncssh.constants import (
     MSG_DISCONNECT,
     MSG_EXT_INFO,
     MSG_KEXINIT,
+    MSG_REQUEST_SUCCESS,
     MSG_SERVICE_ACCEPT,
     MSG_USERAUTH_FAILURE,
 )
@@ -61,6 +62,9 @@ class HostKeyJudge(Protocol):
 
         Both raise HostKeyError where the key is refused. Judging does no I/O.
         """
+
+    def take_announcement(self, connection: ClientConnection, keys: bytes) -> None:
+        """Take note of all the host keys that the server says it has, as it sends them."""
 
 
 class X11Client(Protocol):
@@ -154,6 +158,7 @@ class ClientConnection(asyncssh.SSHClientConnection):
         self._has_begun = False
         self.offered_methods: tuple[str, ...] = ()
         self.first_words = b""
+        self.host_key_algorithm = ""
         self.farewell: tuple[int, str] | None = None
         self.failure: HostKeyError | None = None
         self.accept_x11: Callable[[], Awaitable[X11Client]] | None = None
@@ -267,7 +272,8 @@ class ClientConnection(asyncssh.SSHClientConnection):
         lists: list[Sequence[bytes]] = [offer.get_namelist() for _ in range(6)]
         kex, host_keys, *ciphers_and_macs = lists
         self._choose_alg("key exchange", self._kex_algs, kex)
-        self._choose_alg("host key", self._server_host_key_algs or (), host_keys)
+        chosen = self._choose_alg("host key", self._server_host_key_algs or (), host_keys)
+        self.host_key_algorithm = chosen.decode("ascii")
         for ciphers, macs in zip(ciphers_and_macs[:2], ciphers_and_macs[2:], strict=True):
             cipher = self._choose_alg("encryption", self._enc_algs, ciphers)
             if b"gcm" not in cipher and b"poly1305" not in cipher:
@@ -301,6 +307,24 @@ class ClientConnection(asyncssh.SSHClientConnection):
 
     def detach_x11_listener(self, chan: SSHChannel[AnyStr]) -> None:
         """Nothing to detach: the relay belongs to the run, not to a channel."""
+
+    def _process_hostkeys_00_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
+        self._report_global_response(True)
+        self._host_keys.take_announcement(self, packet.get_remaining_payload())
+
+    async def prove_host_keys(self, request: bytes, keys: Sequence[bytes]) -> bytes | None:
+        """Let the server sign with these keys; return its signatures, None where it does not.
+
+        ``request`` is the name of the global request.
+        """
+        blobs = b"".join(String(key) for key in keys)
+        kind, packet = await self._make_global_request(request, blobs)
+        return packet.get_remaining_payload() if kind == MSG_REQUEST_SUCCESS else None
+
+    @property
+    def session_id(self) -> bytes:
+        """What names this connection (RFC 4253 §7.2)."""
+        return self._session_id
 
     def _process_x11_open(  # type: ignore[override]  # any session will do for asyncssh
         self, packet: SSHPacket

@@ -149,10 +149,6 @@ class ForwardTable:
         carried.state = state
         self._changed.set()
 
-    def tell_change(self) -> None:
-        """Let those who wait for the end look again."""
-        self._changed.set()
-
     def hold(self, held: bool) -> None:
         """Let no local socket be read, or let all."""
         self.held = held
@@ -164,9 +160,9 @@ class ForwardTable:
         while self.is_full:
             await self._wait_for_change()
 
-    async def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something is so that depends on the connections."""
-        while not condition():
+    async def wait_until_idle(self) -> None:
+        """Wait until no connection keeps a session from ending."""
+        while self.open_count:
             await self._wait_for_change()
 
     async def abort(self) -> None:

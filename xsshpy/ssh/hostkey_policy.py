@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+from xsshpy.ssh.keyblob import (
+    HostCertificate,
+    HostKey,
+    is_certificate_algorithm,
+    plain_algorithm,
+)
 
 SSH_PORT: Final = 22
 """The port that a name in known_hosts does not mention."""
@@ -24,6 +32,15 @@ def parse_strict_checking(value: str) -> StrictChecking:
     """Read the option's value as a file or ``ssh -G`` has it; raise ValueError for another."""
     same = {"true": "yes", "false": "no", "off": "no"}
     return StrictChecking(same.get(value.lower(), value.lower()))
+
+
+def is_permitted(key: HostKey | HostCertificate, algorithms: Sequence[str]) -> bool:
+    """Tell whether HostKeyAlgorithms allows a key of this kind; an empty list allows every one."""
+    certified = isinstance(key, HostCertificate)
+    return not algorithms or any(
+        plain_algorithm(name) == key.plain.algorithm and is_certificate_algorithm(name) == certified
+        for name in algorithms
+    )
 
 
 class Feature(Enum):

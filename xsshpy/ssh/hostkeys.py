@@ -32,6 +32,7 @@ from xsshpy.ssh.hostkey_policy import (
     HostKeyPolicy,
     HostNames,
     StrictChecking,
+    is_permitted,
 )
 from xsshpy.ssh.hostkey_texts import (
     ASK_AGAIN,
@@ -47,7 +48,7 @@ from xsshpy.ssh.hostkey_texts import (
     revoked_key_lines,
     spoofing_lines,
 )
-from xsshpy.ssh.keyblob import HostCertificate, HostKey, plain_algorithm
+from xsshpy.ssh.keyblob import HostCertificate, HostKey
 from xsshpy.ssh.known_hosts import Entry, KnownHosts, Marker
 from xsshpy.ssh.randomart import draw_randomart
 
@@ -173,7 +174,7 @@ def _judge_with_retry(
 def _judge(
     case: _Case, key: HostKey | HostCertificate, lines: tuple[Line, ...], *, bare: bool
 ) -> Decision | _Failed:
-    if not _is_permitted(key, case.policy.host_key_algorithms):
+    if not is_permitted(key, case.policy.host_key_algorithms):
         text = f"host key {key.algorithm} not permitted by HostkeyAlgorithms"
         return _Failed((*lines, error_line(text)))
     name = case.names.bare_name if bare else case.names.record_name
@@ -194,14 +195,6 @@ def _judge(
         _Status.REVOKED: _judge_revoked,
     }
     return judges[host.status](question, lines)
-
-
-def _is_permitted(key: HostKey | HostCertificate, algorithms: tuple[str, ...]) -> bool:
-    certified = isinstance(key, HostCertificate)
-    return not algorithms or any(
-        plain_algorithm(name) == key.plain.algorithm and ("-cert-v01@" in name) == certified
-        for name in algorithms
-    )
 
 
 def _compare(entries: tuple[Entry, ...], key: HostKey | HostCertificate) -> _Match:

@@ -18,7 +18,7 @@ import select
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from xsshpy.ssh.keyblob import HostKey
@@ -131,6 +131,31 @@ def add_host_key(path: str, names: Sequence[str], key: HostKey, *, hashed: bool)
         return _reason(error)
 
 
+def rewrite_file(path: str, rewrite: Callable[[bytes], bytes | None]) -> str | None:
+    """Put ``rewrite``'s result in place of a file's contents; return why that is impossible, if so.
+
+    The contents of before stay beside it as ``PATH.old``, as ssh leaves them. Nothing is done
+    where ``rewrite`` returns None, for a file that is not there, and for what is no regular file.
+    """
+    target = os.path.realpath(path)
+    try:
+        if not stat.S_ISREG(os.stat(target).st_mode):
+            return None
+        for _attempt in range(_REWRITES):
+            with _locked(target) as descriptor:
+                before = os.fstat(descriptor)
+                if before.st_size > MAX_FILE_BYTES:
+                    raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+                data = rewrite(_read_all(descriptor, time.monotonic() + _READ_SECONDS))
+                if data is None or _replace(target, descriptor, before, data, keep_old=True):
+                    return None
+        return "the file keeps changing"
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        return _reason(error)
+
+
 def _is_one_word(name: str) -> bool:
     return bool(name) and name.isprintable() and not any(letter.isspace() for letter in name)
 
@@ -225,7 +250,9 @@ def _is_on_record(data: bytes, path: str, names: Sequence[str], key: HostKey) ->
     )
 
 
-def _replace(target: str, descriptor: int, before: os.stat_result, data: bytes) -> bool:
+def _replace(
+    target: str, descriptor: int, before: os.stat_result, data: bytes, *, keep_old: bool = False
+) -> bool:
     """Write ``data`` beside the file, with its mode and owner, and put it in the file's place."""
     directory, base = os.path.split(target)
     copy, beside = tempfile.mkstemp(prefix=f".{base}.", dir=directory)
@@ -242,12 +269,25 @@ def _replace(target: str, descriptor: int, before: os.stat_result, data: bytes) 
         now = os.fstat(descriptor)
         if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             return False
+        if keep_old:
+            _keep_old(target)
         os.replace(beside, target)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(beside)
     _sync_directory(directory)
     return True
+
+
+def _keep_old(target: str) -> None:
+    old = f"{target}.old"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(old)
+    try:
+        os.link(target, old)
+    except OSError as error:  # a file system without hard links
+        if error.errno not in _NO_REPLACEMENT:
+            raise
 
 
 def _sync_directory(directory: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
@@ -23,6 +24,8 @@ from xsshpy.ssh.hostkey_decisions import (
 from xsshpy.ssh.hostkey_evidence import Evidence
 from xsshpy.ssh.hostkey_policy import Feature, HostKeyPolicy, HostNames, parse_strict_checking
 from xsshpy.ssh.hostkey_texts import Line, presented_key_lines
+from xsshpy.ssh.hostkey_update import HostSpec
+from xsshpy.ssh.hostkey_updater import HostKeyUpdater, Prover, wants_update
 from xsshpy.ssh.hostkeys import decide_host_key, decide_without_record
 from xsshpy.ssh.keyblob import (
     HostCertificate,
@@ -35,6 +38,8 @@ from xsshpy.ssh.known_hosts import KnownHosts
 from xsshpy.ssh.known_hosts_command import Occasion
 from xsshpy.ssh.known_hosts_file import add_host_key
 
+_PING = b"keepalive@openssh.com"
+_PING_DEADLINE = 5.0
 _COMPARE = "compare the key's fingerprint with the one that the server's administrator gives you"
 
 
@@ -49,13 +54,20 @@ class HostKeyVerifier:
         names: HostNames,
         *,
         wants_x11: bool,
+        may_ask: bool,
     ) -> None:
         self._settings = settings
         self._console = console
         self._evidence = evidence
-        self._policy = host_key_policy(settings, wants_x11=wants_x11)
+        self._policy = host_key_policy(
+            settings, wants_x11=wants_x11, updates=wants_update(settings, may_ask=may_ask)
+        )
         self.names = names
         self.disabled: frozenset[Feature] = frozenset()
+        address = names.address_name if self._policy.checks_address(names) else None
+        spec = HostSpec(names.record_name, address)
+        self.updater = HostKeyUpdater(settings, console, spec, may_ask=may_ask)
+        self._may_update = False
 
     def judge(
         self, key_data: bytes
@@ -127,6 +139,26 @@ class HostKeyVerifier:
             raise HostKeyError(settled.reason, remedy="" if told else _COMPARE)
         if isinstance(settled, AcceptUntrusted):
             self.disabled = settled.disabled
+        elif self.updater.is_wanted:
+            self._may_update = settled.trusted
+            if not settled.trusted:
+                reason = "hostkey not known or explicitly trusted: disabling UpdateHostkeys"
+                self._console.debug(1, f"check_host_key: {reason}")
+
+    def take_announcement(self, connection: Prover, keys: bytes) -> None:
+        """See :class:`xsshpy.ssh.connection.HostKeyJudge`."""
+        if self._may_update:
+            self.updater.begin(connection, keys)
+
+    async def settle_update(self, connection: Prover) -> None:
+        """Where the user is to be asked about other keys, do it now, before there is a session."""
+        if not (self._may_update and self.updater.asks):
+            return
+        if not self.updater.has_begun:
+            # The list comes with the end of the login: an answer to anything comes after it.
+            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(connection.prove_host_keys(_PING, ()), _PING_DEADLINE)
+        await self.updater.settle()
 
     def _say(self, line: Line) -> None:
         self._console.log(line.level, line.text)
@@ -151,7 +183,7 @@ def host_names(settings: Settings, address: str | None) -> HostNames:
     return HostNames(settings.hostname, settings.port, address, settings.host_key_alias or None)
 
 
-def host_key_policy(settings: Settings, *, wants_x11: bool) -> HostKeyPolicy:
+def host_key_policy(settings: Settings, *, wants_x11: bool, updates: bool) -> HostKeyPolicy:
     """Return what the settings say about host keys."""
     enabled = {Feature.X11} if wants_x11 else set()
     if settings.password_authentication:
@@ -162,6 +194,8 @@ def host_key_policy(settings: Settings, *, wants_x11: bool) -> HostKeyPolicy:
         enabled.add(Feature.AGENT)
     if any(f"{kind}forward" in settings.keywords for kind in ("local", "remote", "dynamic")):
         enabled.add(Feature.PORTS)
+    if updates:
+        enabled.add(Feature.UPDATE_HOST_KEYS)
     return HostKeyPolicy(
         strict=parse_strict_checking(settings.strict_host_key_checking),
         batch=settings.batch_mode,

@@ -1,4 +1,4 @@
-"""Key revocation lists and lists of revoked keys: whatever the bytes, only their own error."""
+"""Revoked keys, a server's list of keys, a command's words: only their own errors come out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.test_krl import HEADER, KEY, certificate, certificates, number, section, string
+from xsshpy.ssh.hostkey_update import (
+    AnnouncementError,
+    HostSpec,
+    parse_announcement,
+    plan_update,
+    rewrite_known_hosts,
+)
+from xsshpy.ssh.known_hosts import parse_known_hosts
 from xsshpy.ssh.known_hosts_command import QuotesError, split_words
 from xsshpy.ssh.krl import MAGIC, KrlError, parse_krl
 from xsshpy.ssh.randomart import draw_randomart
@@ -60,3 +68,17 @@ def test_words_of_a_command(line: str) -> None:
 @given(st.sampled_from(["md5", "sha256"]))
 def test_pictures_have_one_size(name: str) -> None:
     assert {len(row) for row in draw_randomart(KEY, name).split("\n")} == {19}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200), st.binary(max_size=300))
+def test_a_list_of_host_keys_and_any_file(announced: bytes, known: bytes) -> None:
+    with contextlib.suppress(AnnouncementError):
+        parse_announcement(string(KEY.blob) + announced, ())
+    spec = HostSpec("h", "1")
+    lines = parse_known_hosts(known, "/kh")
+    plan_update((KEY,), lines, spec)
+    done = rewrite_known_hosts(known, "/kh", spec, (KEY,), make_salt=None)
+    assert plan_update((KEY,), parse_known_hosts(done.data, "/kh"), spec).new == ()
+    again = rewrite_known_hosts(done.data, "/kh", spec, (KEY,), make_salt=None)
+    assert (again.data, again.changed) == (done.data, False)
