@@ -92,6 +92,7 @@ class Settings:
     batch_mode: bool = False
     compression: bool = False
     tcp_keep_alive: bool = True
+    version_addendum: str = ""
     connect_timeout: int | None = None
     connection_attempts: int = 1
     server_alive_interval: int = 0
@@ -253,6 +254,7 @@ def parse_settings(text: str, host: str, environ: Mapping[str, str]) -> Settings
         batch_mode=read.flag("batchmode"),
         compression=read.flag("compression"),
         tcp_keep_alive=read.flag("tcpkeepalive", True),
+        version_addendum=read.optional("versionaddendum"),
         connect_timeout=read.number("connecttimeout") or None,
         connection_attempts=read.number("connectionattempts", 1),
         server_alive_interval=read.number("serveraliveinterval"),

@@ -16,8 +16,11 @@ _STOPS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "tunnel": (("false", "no"), "the tunnel device would be missing"),
 }
 _NOTICES: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "channeltimeout": (("none",), "idle channels stay open"),
     "gssapidelegatecredentials": (("no",), "Kerberos is not used"),
     "logverbose": (("none",), "its patterns name lines of OpenSSH's own source"),
+    # 20 milliseconds are the default of the versions that have it.
+    "obscurekeystroketiming": (("no", "yes", "0", "20"), "keys are sent as they are typed"),
     "verifyhostkeydns": (("no", "false"), "known_hosts alone decides about host keys"),
 }
 

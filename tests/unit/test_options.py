@@ -7,6 +7,7 @@ import asyncio
 import asyncssh
 import pytest
 
+from xsshpy import __version__
 from xsshpy.console import Console
 from xsshpy.errors import AuthenticationError, SettingsError, XsshError
 from xsshpy.settings import Settings, parse_settings
@@ -51,6 +52,18 @@ def test_algorithms_that_are_not_known_are_left_out() -> None:
     with pytest.raises(SettingsError, match="Ciphers: none of x,y is supported") as caught:
         choose_algorithms(["x", "y"], [b"gss-a", b"b"], "Ciphers")
     assert caught.value.remedy == "allow another, such as b"
+
+
+def test_the_version_may_have_an_addendum() -> None:
+    def version(*lines: str) -> str:
+        options, _ = make(settle(*lines))
+        assert isinstance(options.version, bytes)
+        return options.version.decode()
+
+    assert version("versionaddendum none") == version() == f"xssh_{__version__}"
+    assert version("versionaddendum for us only") == f"xssh_{__version__} for us only"
+    assert version("versionaddendum ž\t") == f"xssh_{__version__} ?"
+    assert version("versionaddendum " + "x" * 300).endswith("xxx")
 
 
 def test_the_faster_cipher_comes_first_in_openssh_s_own_order_only() -> None:

@@ -25,6 +25,10 @@ _OPENSSH_DEFAULT_CIPHERS = (
 )
 
 
+_LONGEST_VERSION = 245
+"""Characters after ``SSH-2.0-``: with that and the line's end there may be 255."""
+
+
 def choose_algorithms(
     configured: Sequence[str], supported: Sequence[bytes], keyword: str
 ) -> list[str]:
@@ -52,6 +56,12 @@ def order_ciphers(configured: Sequence[str]) -> list[str]:
     return chosen
 
 
+def client_version(addendum: str) -> str:
+    """Return what follows ``SSH-2.0-`` in our first line (RFC 4253 §4.2), which is ASCII."""
+    shown = addendum.encode("ascii", "replace").decode()
+    return " ".join(filter(None, (f"xssh_{__version__}", shown)))[:_LONGEST_VERSION]
+
+
 def connection_options(
     settings: Settings, login: Login, host_key_algorithms: Sequence[str]
 ) -> asyncssh.SSHClientConnectionOptions:
@@ -70,7 +80,7 @@ def connection_options(
         username=settings.user,
         config=None,
         client_factory=lambda: login,
-        client_version=f"xssh_{__version__}",
+        client_version=client_version(settings.version_addendum),
         known_hosts=([], [], []),
         x509_trusted_certs=None,
         x509_trusted_cert_paths=[],
