@@ -65,7 +65,7 @@ SSH_VALUES = {
     "Q": ("WHAT", "list what ssh supports, such as cipher"),
     "R": ("[ADDRESS:]PORT[:HOST:PORT]", "forward a port of the server to here"),
     "W": ("HOST:PORT", "tie stdin and stdout to a port as seen from the server"),
-    "w": ("LOCAL[:REMOTE]", "a tunnel device (not supported)"),
+    "w": ("LOCAL[:REMOTE]", "tie a tunnel device to one of the server, by number or any"),
 }
 UNSUPPORTED = "MOS"
 """ssh's other letters: refused by name, because an option ignored in silence is a trap. ``-S none``

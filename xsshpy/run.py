@@ -31,7 +31,7 @@ from xsshpy.foreground import (
     decide_streams,
 )
 from xsshpy.logfile import SystemLog, open_log_file
-from xsshpy.settings import Invocation, Settings
+from xsshpy.settings import TUNNEL_INTERFACE, Invocation, Settings
 from xsshpy.ssh.resolve import resolve_settings
 from xsshpy.terminal.tty import sanitise_standard_descriptors
 from xsshpy.unsupported import find_unsupported
@@ -140,8 +140,8 @@ async def _tell_story(task: _Task, console: Console) -> int:
 
         session = await connect(settings, task.invocation, console, task.environ)
         stack.push_async_callback(session.close)
-        await run_local_command(settings.local_command, console)
         run = _Run(task, settings, console, session, await _open_forwards(stack, settings, session))
+        await _run_local_command(run)
         target = task.invocation.value_of("W")
         if target is not None:
             return await _run_stdio_forward(run, target)
@@ -290,14 +290,23 @@ async def _open_forwards(
     from xsshpy.ssh.forward import Forwarder
     from xsshpy.ssh.forward_spec import parse_forwards
     from xsshpy.ssh.hostkey_policy import Feature
+    from xsshpy.ssh.tunnel import parse_tunnel
 
     forwarder = Forwarder(session.connection, settings, session.console)
     stack.push_async_callback(forwarder.close)
     if Feature.PORTS not in session.disabled and not await forwarder.start(
-        parse_forwards(settings.keywords)
+        parse_forwards(settings.keywords),
+        parse_tunnel(settings.keywords) if Feature.TUNNEL not in session.disabled else None,
     ):
         raise ForwardError("")
     return forwarder
+
+
+async def _run_local_command(run: _Run) -> None:
+    """Run LocalCommand, where PermitLocalCommand allows it, when what listens here is there."""
+    interface = run.forwarder.interface or "NONE"
+    command = run.settings.local_command.replace(TUNNEL_INTERFACE, interface)
+    await run_local_command(command, run.console)
 
 
 async def _confirm_forwards(run: _Run) -> None:

@@ -26,6 +26,9 @@ from xsshpy.openssh import find_openssh, openssh_environment
 SSH_CONFIG_DEADLINE = 60.0
 """Seconds that ``ssh -G`` may take: ``Match exec`` runs the user's own commands."""
 
+TUNNEL_INTERFACE = "\0T"
+"""Stands in a LocalCommand for the name of the tunnel device, which is known only later."""
+
 _LONG_COMMAND = 32 << 10
 _MOST_DIGITS = 18
 _PROXY_TOKENS = "%hknpr"
@@ -298,7 +301,9 @@ def parse_settings(text: str, host: str, environ: Mapping[str, str]) -> Settings
         stdin_null=read.flag("stdinnull"),
         remote_command=read.optional("remotecommand"),
         local_command=expand_tokens(
-            read.optional("localcommand"), _tokens(read, host), "LocalCommand"
+            read.optional("localcommand"),
+            {**_tokens(read, host), "T": TUNNEL_INTERFACE},
+            "LocalCommand",
         )
         if read.flag("permitlocalcommand")
         else "",

@@ -1,7 +1,7 @@
 """What a configuration may ask for and xssh does not do: said, never passed over in silence. Pure.
 
-A keyword whose absence would weaken security or lose data stops the run. One whose absence costs
-a convenience is named in a line, and the run goes on. Everything else that ``ssh -G`` prints is
+A keyword whose absence costs a convenience is named in a line, and the run goes on; none is left
+whose absence would weaken security or lose data. Everything else that ``ssh -G`` prints is
 either carried out or has no meaning here.
 """
 
@@ -9,12 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from xsshpy.errors import SettingsError
-
-_STOPS: Mapping[str, tuple[tuple[str, ...], str]] = {
-    # keyword: (values that mean "not asked for", why the run must not go on without it)
-    "tunnel": (("false", "no"), "the tunnel device would be missing"),
-}
 _NOTICES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "channeltimeout": (("none",), "idle channels stay open"),
     "gssapidelegatecredentials": (("no",), "Kerberos is not used"),
@@ -33,16 +27,8 @@ def _asked_for(keywords: Mapping[str, tuple[str, ...]], keyword: str, idle: tupl
 def find_unsupported(keywords: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """Return one line for each convenience that is missing.
 
-    ``keywords`` are those of ``ssh -G``. Raises SettingsError for a keyword that must not be
-    ignored.
+    ``keywords`` are those of ``ssh -G``.
     """
-    for keyword, (idle, why) in _STOPS.items():
-        value = _asked_for(keywords, keyword, idle)
-        if value:
-            raise SettingsError(
-                f"xssh: {keyword} {value} is not supported, and without it {why}",
-                remedy=f"use ssh for this host, or take {keyword} out with -o or in ssh_config",
-            )
     lines = []
     for keyword, (idle, consequence) in _NOTICES.items():
         value = _asked_for(keywords, keyword, idle)

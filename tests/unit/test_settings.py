@@ -14,6 +14,7 @@ from tests.support.clients import ClientHome
 from tests.support.tools import require_tool
 from xsshpy.errors import SettingsError
 from xsshpy.settings import (
+    TUNNEL_INTERFACE,
     Invocation,
     Settings,
     alias_of,
@@ -286,4 +287,4 @@ def test_which_agent_is_forwarded(lines: list[str], path: str) -> None:
 
 def test_a_local_command_may_name_the_tunnel() -> None:
     settings = settle("permitlocalcommand yes", "localcommand echo %T %n")
-    assert settings.local_command == "echo NONE alias"
+    assert settings.local_command == f"echo {TUNNEL_INTERFACE} alias"

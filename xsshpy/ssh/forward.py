@@ -19,6 +19,7 @@ from xsshpy.ssh.forward_spec import Endpoint, Forward, ForwardKind, parse_forwar
 from xsshpy.ssh.forward_table import ForwardTable
 from xsshpy.ssh.forward_words import describe_remote
 from xsshpy.ssh.session import SessionChannel
+from xsshpy.ssh.tunnel import Tunnel, TunnelRequest
 
 _REMOTE = (ForwardKind.REMOTE, ForwardKind.REMOTE_DYNAMIC)
 
@@ -39,6 +40,7 @@ class Forwarder:
         family = settings.address_family
         self._local = LocalForwards(connection, self._table, self._options, family, console)
         self._remote = RemoteForwards(connection, self._table, self._options, family, console)
+        self._tunnel: Tunnel | None = None
         self._session_number = 0
         self._requests: list[asyncio.Task[bool]] = []
         self._listens = True
@@ -55,8 +57,10 @@ class Forwarder:
         """
         return await self.start(forwards) and await self.confirm()
 
-    async def start(self, forwards: Sequence[Forward]) -> bool:
+    async def start(self, forwards: Sequence[Forward], tunnel: TunnelRequest | None = None) -> bool:
         """Listen here and send the requests to the server, without waiting for its answers.
+
+        With a ``tunnel`` its device is opened too.
 
         Returns False only where ExitOnForwardFailure ends the run; :meth:`confirm` tells the rest.
         """
@@ -76,10 +80,31 @@ class Forwarder:
             if forward.kind in _REMOTE:
                 self._console.debug(1, describe_remote(forward))
                 self._ask(forward, at_start=True)
+        if tunnel is not None and not self._open_tunnel(tunnel):
+            return False
         if self._has_session:
             self._session_number = self._table.reserve()
         await asyncio.sleep(0)  # the tasks send their requests in this turn of the loop
         return True
+
+    def _open_tunnel(self, request: TunnelRequest) -> bool:
+        """Open a tunnel; return whether the run goes on."""
+        tunnel = Tunnel(self._connection, self._table, request, self._console)
+        words = "Could not request tunnel forwarding."
+        if not tunnel.open_device():
+            if self._options.exit_on_failure:
+                self._console.fatal(words)
+                return False
+            self._console.error(words)
+            return True
+        self._tunnel = tunnel
+        self._requests.append(asyncio.create_task(tunnel.connect()))
+        return True
+
+    @property
+    def interface(self) -> str:
+        """The name of the tunnel's device here; empty where there is none."""
+        return self._tunnel.interface if self._tunnel is not None else ""
 
     def _ask(self, forward: Forward, *, at_start: bool) -> None:
         asking = self._remote.request(forward, at_start=at_start)
@@ -98,8 +123,12 @@ class Forwarder:
         return self._table.open_count
 
     async def wait_until_idle(self) -> None:
-        """Wait until no connection is being forwarded."""
-        await self._table.wait_until_idle()
+        """Wait until no connection is being forwarded, and no tunnel is there: as ssh does."""
+        await self._table.wait_until(lambda: not self.open_count and not self._has_tunnel)
+
+    @property
+    def _has_tunnel(self) -> bool:
+        return self._tunnel is not None and self._tunnel.is_open
 
     async def close(self) -> None:
         """Close all listeners and connections at once. Unix sockets stay, as with ssh."""
@@ -108,6 +137,8 @@ class Forwarder:
         await asyncio.gather(*self._requests, return_exceptions=True)
         await self._local.close()
         self._remote.close()
+        if self._tunnel is not None:
+            self._tunnel.close()
         await self._table.abort()
 
     # -- what the escapes call --
@@ -132,6 +163,8 @@ class Forwarder:
     def describe(self) -> str:
         """Return what ``~#`` shows, as ssh writes it to a terminal in raw mode."""
         lines = {carried.number: carried.describe() for carried in self._table.connections()}
+        if self._tunnel is not None:
+            lines.update(self._tunnel.describe())
         for channel in self._connection._channels.values():
             if isinstance(channel, SessionChannel):
                 lines[self._session_number] = (

@@ -149,6 +149,10 @@ class ForwardTable:
         carried.state = state
         self._changed.set()
 
+    def tell_change(self) -> None:
+        """Let those who wait for the end look again."""
+        self._changed.set()
+
     def hold(self, held: bool) -> None:
         """Let no local socket be read, or let all."""
         self.held = held
@@ -160,9 +164,9 @@ class ForwardTable:
         while self.is_full:
             await self._wait_for_change()
 
-    async def wait_until_idle(self) -> None:
-        """Wait until no connection keeps a session from ending."""
-        while self.open_count:
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something is so that depends on the connections."""
+        while not condition():
             await self._wait_for_change()
 
     async def abort(self) -> None:
