@@ -1,7 +1,7 @@
 """The decision about a host key: each way it can go, and what the oracle in integration cannot see.
 
-Loopback is never compared with its address's key, so CheckHostIP is shown here alone; its texts are
-those of OpenSSH's sshconnect.c.
+CheckHostIP needs an address that is not loopback's: beside ssh it is shown where root may make a
+network of its own (test_hostkey_address.py), and here everywhere.
 """
 
 from __future__ import annotations

@@ -6,8 +6,7 @@ itself; ``hostkey_decisions`` carries a decision through.
 
 The rules and the words are those of OpenSSH's sshconnect.c (check_host_key), because scripts match
 on them. One thing more than upstream: the ``remove with:`` command under an offending key, as
-Debian's ssh prints it. One thing less: a key that is on record only without its port is not
-compared with its address's key (CheckHostIP with a port other than 22).
+Debian's ssh prints it.
 """
 
 from __future__ import annotations
@@ -97,10 +96,7 @@ def decide_host_key(
     certified = isinstance(presented, HostCertificate)
     by_address = known if known_address is None else known_address
     case = _Case(known, by_address, names, policy, certificate_problem, certified)
-    result = _judge_with_retry(case, presented, (), bare=False)
-    if isinstance(result, _Failed):
-        return Refuse(result.lines)
-    return result
+    return _finish(_judge_with_retry(case, presented, (), bare=False))
 
 
 class _Status(Enum):
@@ -160,6 +156,11 @@ class _Question:
     def policy(self) -> HostKeyPolicy:
         return self.case.policy
 
+    @property
+    def address_name(self) -> str:
+        names = self.case.names
+        return names.address if self.bare and names.address is not None else names.address_name
+
 
 def _judge_with_retry(
     case: _Case, key: HostKey | HostCertificate, lines: tuple[Line, ...], *, bare: bool
@@ -178,16 +179,18 @@ def _judge(
         text = f"host key {key.algorithm} not permitted by HostkeyAlgorithms"
         return _Failed((*lines, error_line(text)))
     name = case.names.bare_name if bare else case.names.record_name
-    known = case.known.without_command_output() if bare else case.known
+    known, by_address = case.known, case.known_address
+    if bare:
+        known = by_address = case.known.without_command_output()
     host = _compare(known.lookup(name), key)
-    address = None
-    if case.policy.checks_address(case.names) and not bare:
+    question = _Question(case, key, bare, name, host, None)
+    if case.policy.checks_address(case.names):
         address = (
             _Match(host.status)
             if case.was_certificate
-            else _compare(case.known_address.lookup(case.names.address_name), key)
+            else _compare(by_address.lookup(question.address_name), key)
         )
-    question = _Question(case, key, bare, name, host, address)
+        question = replace(question, address=address)
     judges = {
         _Status.OK: _judge_known,
         _Status.NEW: _judge_new,
@@ -237,13 +240,14 @@ def _judge_known(question: _Question, lines: tuple[Line, ...]) -> Decision | _Fa
             fingerprint = key.plain.fingerprint(case.policy.fingerprint_hash)
             lines += (info_line(f"Host key fingerprint is {fingerprint}\n{_picture(question)}"),)
         return _compare_with_address(question, Accept(lines, trusted=trusted))
-    address = case.names.address_name
-    if certified or case.obstacle or found.from_command:
+    address = question.address_name
+    if certified or case.obstacle or found.from_command or question.bare:
         text = f"{key.display_name} host key for IP address '{address}' not in list of known hosts."
         return _compare_with_address(question, Accept((*lines, info_line(text)), trusted=trusted))
     what = f"the {key.display_name} host key for IP address '{address}' to the list of known hosts"
     addition = _addition(question, (address,), what, what)
-    return Add(lines, addition, _compare_with_address(question, Accept((), trusted=trusted)))
+    then = _finish(_compare_with_address(question, Accept((), trusted=trusted)))
+    return Add(lines, addition, then)
 
 
 def _why_not_updated(question: _Question, found: Entry) -> str:
@@ -262,13 +266,18 @@ def _picture(question: _Question) -> str:
 
 
 def _judge_new(question: _Question, lines: tuple[Line, ...]) -> Decision | _Failed:
-    case, key, names = question.case, question.key, question.case.names
+    names = question.case.names
     if not question.bare and names.alias is None and names.port not in (0, SSH_PORT):
         lines = (*lines, debug_line("checking without port identifier"))
-        bare = _judge_with_retry(case, key, lines, bare=True)
+        bare = _judge_with_retry(question.case, question.key, lines, bare=True)
         if not isinstance(bare, _Failed):
             return _accept_without_port(question, bare)
         lines = bare.lines
+    return _judge_unknown(question, lines)
+
+
+def _judge_unknown(question: _Question, lines: tuple[Line, ...]) -> Decision | _Failed:
+    case, key = question.case, question.key
     if question.bare or isinstance(key, HostCertificate):
         return _Failed(lines)
     if case.obstacle:
@@ -285,7 +294,8 @@ def _judge_new(question: _Question, lines: tuple[Line, ...]) -> Decision | _Fail
     return _add_new(question, lines, trusted=False)
 
 
-def _accept_without_port(question: _Question, decision: Decision) -> Decision:
+def _accept_without_port(question: _Question, decision: Decision) -> Decision | _Failed:
+    """Go on with what was found without the port; what is asked there is no last word."""
     found = debug_line("found matching key w/out port")
     if isinstance(decision, Accept):
         accept = Accept((*decision.lines, found), trusted=False)
@@ -293,7 +303,14 @@ def _accept_without_port(question: _Question, decision: Decision) -> Decision:
     if isinstance(decision, AcceptUntrusted):
         less = replace(decision, lines=(*decision.lines, found))
         return _compare_with_address(question, less)
+    if isinstance(decision, Ask):
+        agreed = _finish(_accept_without_port(question, decision.yes))
+        return replace(decision, yes=agreed, no=_finish(_judge_unknown(question, ())))
     return decision
+
+
+def _finish(result: Decision | _Failed) -> Decision:
+    return Refuse(result.lines) if isinstance(result, _Failed) else result
 
 
 def _ask_about_new(
@@ -326,7 +343,8 @@ def _add_new(question: _Question, lines: tuple[Line, ...], *, trusted: bool) -> 
         names = (question.name, question.case.names.address_name)
     what = f"'{','.join(names)}' ({question.key.display_name}) to the list of known hosts"
     addition = _addition(question, names, what, "the host to the list of known hosts")
-    return Add(lines, addition, _compare_with_address(question, Accept((), trusted=trusted)))
+    then = _finish(_compare_with_address(question, Accept((), trusted=trusted)))
+    return Add(lines, addition, then)
 
 
 def _addition(question: _Question, names: tuple[str, ...], what: str, failed_what: str) -> Addition:
@@ -381,7 +399,7 @@ def _judge_revoked(question: _Question, lines: tuple[Line, ...]) -> Decision | _
     return _go_on_with_less(question, lines)
 
 
-def _go_on_with_less(question: _Question, lines: tuple[Line, ...]) -> Decision:
+def _go_on_with_less(question: _Question, lines: tuple[Line, ...]) -> Decision | _Failed:
     """Leave out whatever an impostor could use: passwords and everything forwarded."""
     policy = question.policy
     disabled = [feature for feature in Feature if feature in policy.enabled]
@@ -397,23 +415,23 @@ def _go_on_with_less(question: _Question, lines: tuple[Line, ...]) -> Decision:
     return _compare_with_address(question, AcceptUntrusted(lines, frozenset(disabled)))
 
 
-def _compare_with_address(question: _Question, accepted: Accept | AcceptUntrusted) -> Decision:
+def _compare_with_address(
+    question: _Question, accepted: Accept | AcceptUntrusted
+) -> Decision | _Failed:
     """Go on, unless CheckHostIP finds another key on record for the address."""
     address, host, key = question.address, question.host, question.key
     if address is None or address.status is not _Status.CHANGED or host.status is _Status.CHANGED:
         return accepted
     assert address.found is not None
     assert isinstance(key, HostKey)
-    warning = address_warning(
-        key, question.name, question.case.names.address_name, address.found, host.found
-    )
+    warning = address_warning(key, question.name, question.address_name, address.found, host.found)
     if question.policy.strict is StrictChecking.NO:
         return replace(accepted, lines=(*accepted.lines, info_line(warning)))
     if question.policy.strict is not StrictChecking.ASK:
         strict = error_line("Exiting, you have requested strict checking.")
-        return Refuse((*accepted.lines, info_line(warning), strict))
+        return _Failed((*accepted.lines, info_line(warning), strict))
     if question.policy.batch:
-        return Refuse(accepted.lines)
+        return _Failed(accepted.lines)
     prompt = f"{warning}\n{QUESTION_PLAIN}"
     yes = replace(accepted, lines=())
     return Ask(accepted.lines, prompt, ASK_AGAIN_PLAIN, "", yes, Refuse(()))
