@@ -104,10 +104,10 @@ def _shown(character: str) -> str:
 class Console:
     """Where a run speaks to its user.
 
-    ``stderr`` is a descriptor or a binary stream, and so is ``answers``, where goes what an escape
-    answers (stderr, unless given). ``environ`` decides about askpass. With ``batch_mode`` nothing
-    is ever asked. ``raw`` is set while the terminal is in raw mode: lines then end in a carriage
-    return and a newline.
+    ``stderr`` is a descriptor or a binary stream, and so is ``answers``, where goes what is no
+    message: what an escape answers, the server's words (stderr, unless given). ``environ`` decides
+    about askpass. With ``batch_mode`` nothing is ever asked. ``raw`` is set while the terminal is
+    in raw mode: lines then end in a carriage return and a newline.
     """
 
     def __init__(
@@ -177,16 +177,21 @@ class Console:
         """Show ``text``, of one or more lines, as a message of ``level``."""
         if self.shows(level):
             prefix = f"{level.name.lower()}: " if level >= LogLevel.DEBUG1 else ""
-            self._write(sanitise(prefix + text) + "\n")
+            self._write(sanitise(prefix + text) + "\n", self._stderr)
 
     def banner(self, text: str) -> None:
         """Show what the server says before authentication, its line ends as they are (INFO)."""
         if self.shows(LogLevel.INFO):
-            self._write(sanitise(text))
+            self._write(sanitise(text), self._answers)
 
     def show(self, text: str) -> None:
         """Show ``text`` as it is, at every level: what an escape answers."""
         self._write(text, self._answers)
+
+    def speak(self, text: str) -> None:
+        """Show a line at every level: that the connection is over."""
+        if not self._silent:
+            self._write(sanitise(text) + "\n", self._answers)
 
     async def ask_secret(self, prompt: str) -> str | None:
         """Ask for a secret, without echo. See :meth:`ask_line`."""

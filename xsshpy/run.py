@@ -140,8 +140,10 @@ async def _tell_story(task: _Task, console: Console) -> int:
 
         session = await connect(settings, task.invocation, console, task.environ)
         stack.push_async_callback(session.close)
-        run = _Run(task, settings, console, session, await _open_forwards(stack, settings, session))
+        forwarder = await _open_forwards(stack, settings, session)
+        run = _Run(task, settings, console, session, forwarder, loop.time())
         await _run_local_command(run)
+        console.debug(1, "Entering interactive session.")
         target = task.invocation.value_of("W")
         if target is not None:
             return await _run_stdio_forward(run, target)
@@ -175,6 +177,7 @@ class _Run:
     console: Console
     session: Session
     forwarder: Forwarder
+    started: float
 
 
 def _read_script(invocation: Invocation) -> bytes | None:
@@ -431,14 +434,39 @@ async def _usable_x11(run: _Run, x11: NativeForwarding | None) -> NativeForwardi
 
 def _conclude(run: _Run, process: RemoteProcess, attendance: Attendance, streams: Streams) -> int:
     """Say how it ended where ssh does, and return the exit status."""
-    name, console = run.settings.hostname, run.console
-    if process.error is not None and "keepalive" in str(process.error):
-        console.error(f"Timeout, server {name} not responding.")
-        return EXIT_FAILURE
-    if process.error is not None and not attendance.disconnected:
-        console.notice(f"Connection to {name} closed by remote host.")
-    if streams.pty and not attendance.killed:
-        console.notice(f"Connection to {name} closed.")
-    if attendance.disconnected or process.exit_status is None:
-        return EXIT_FAILURE
-    return process.exit_status
+    from xsshpy.ssh.endings import explain_end
+
+    name, console, session = run.settings.hostname, run.console, run.session
+    status = EXIT_FAILURE
+    if process.exit_status is not None and not attendance.disconnected:
+        status = process.exit_status
+    left = session.connection.farewell is not None and process.exit_status is None
+    if (process.error is not None or left) and not attendance.disconnected:
+        ending = explain_end(process.error, session.connection, run.settings, session.where)
+        for level, text in ending.logged:
+            console.log(level, text)
+        if ending.logged:
+            return EXIT_FAILURE
+        console.speak(ending.spoken)
+        status = EXIT_FAILURE
+    if attendance.killed:
+        return status
+    if streams.pty and console.shows(LogLevel.INFO):
+        console.speak(f"Connection to {name} closed.")
+    _report_traffic(run, process)
+    return status
+
+
+def _report_traffic(run: _Run, process: RemoteProcess) -> None:
+    """Say how much passed, as ssh -v does."""
+    seconds = asyncio.get_running_loop().time() - run.started
+    volume = run.session.connection.volume
+    run.console.verbose(
+        f"Transferred: sent {volume.sent}, received {volume.received} bytes, "
+        f"in {seconds:.1f} seconds"
+    )
+    if seconds > 0:
+        sent, received = volume.sent / seconds, volume.received / seconds
+        run.console.verbose(f"Bytes per second: sent {sent:.1f}, received {received:.1f}")
+    status = -1 if process.exit_status is None else process.exit_status
+    run.console.debug(1, f"Exit status {status}")

@@ -26,6 +26,7 @@ from xsshpy.ssh.failures import (
 from xsshpy.ssh.hostkey_evidence import gather_evidence
 from xsshpy.ssh.hostkey_policy import Feature
 from xsshpy.ssh.options import connection_options
+from xsshpy.ssh.packet_log import PacketLog, Peer
 from xsshpy.ssh.resolve import resolve_settings
 from xsshpy.ssh.transport import Transport, open_transport
 from xsshpy.ssh.verifier import HostKeyVerifier, host_names
@@ -53,6 +54,14 @@ class Session:
     def disabled(self) -> frozenset[Feature]:
         """What must not be used, because the host's key is not to be trusted."""
         return self.verifier.disabled
+
+    @property
+    def where(self) -> str:
+        """The other end as ssh names it in its messages."""
+        transport = self.transport
+        if transport is None or not transport.address:
+            return "UNKNOWN port 65535"
+        return f"{transport.address} port {transport.port}"
 
     def become_interactive(self, interactive: bool) -> None:
         """Give what is sent the priority that IPQoS has for this kind of session."""
@@ -177,6 +186,8 @@ async def _handshake(
     def factory() -> ClientConnection:
         made = ClientConnection(loop, options, verifier, login.step_succeeded)
         made.host_bound_signatures = settings.login.host_bound_signatures
+        made.limit_keys(settings.rekey_bytes, settings.rekey_seconds)
+        made.tell(_packet_log(settings, console, made, address))
         return made
 
     connection = await _attach(settings, factory, transport, carrier)
@@ -194,6 +205,18 @@ async def _handshake(
         port = transport.port if transport is not None else None
         raise explain_failure(error, settings, connection, address, port) from None
     return connection, login, verifier
+
+
+def _packet_log(
+    settings: Settings, console: Console, connection: ClientConnection, address: str | None
+) -> PacketLog:
+    return PacketLog(
+        console.log,
+        Peer(settings.hostname, settings.port, settings.user, address),
+        lambda: connection.volume,
+        rekey_limit=settings.rekey_bytes,
+        sends_environment=bool(settings.send_env),
+    )
 
 
 async def _attach(

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import AnyStr, Protocol
@@ -40,6 +39,7 @@ from xsshpy.errors import HostKeyError
 from xsshpy.ssh.agent import SessionBinding
 from xsshpy.ssh.agent_forward import open_forwarded_agent
 from xsshpy.ssh.binding import HOST_BOUND_METHOD, HostKeyWitness, takes_host_bound
+from xsshpy.ssh.observed import ObservedConnection
 
 CONGESTED = 1 << 20
 """Bytes that may wait for the connection itself before those who feed it are asked to pause."""
@@ -47,9 +47,6 @@ CONGESTED = 1 << 20
 _COOKIE_SIZE = 16
 _FIRST_WORDS = 256
 """Bytes of what a server says first that are kept: they show what it is, if it is not SSH."""
-
-# Python prints warnings of loggers that nobody configured: stderr is for xssh's own messages.
-logging.getLogger("asyncssh").addHandler(logging.NullHandler())
 
 
 class HostKeyJudge(Protocol):
@@ -132,7 +129,7 @@ class _X11Session(asyncssh.SSHTCPSession[bytes]):
         self._client.resume_writing()
 
 
-class ClientConnection(asyncssh.SSHClientConnection):
+class ClientConnection(ObservedConnection):
     """An SSH connection to one server."""
 
     def __init__(
@@ -142,7 +139,7 @@ class ClientConnection(asyncssh.SSHClientConnection):
         host_keys: HostKeyJudge,
         step_succeeded: Callable[[], None],
     ) -> None:
-        super().__init__(loop, options, wait="auth")
+        super().__init__(loop, options)
         self._host_keys = host_keys
         self._step_succeeded = step_succeeded
         self._shown_key: bytes | None = None
@@ -151,7 +148,6 @@ class ClientConnection(asyncssh.SSHClientConnection):
         self.host_bound_signatures = True
         self._question: asyncio.Task[None] | None = None
         self._held_up = False
-        self._loss: Exception | None = None
         self._last_moved = loop.time()
         self._our_turns = 0
         self.authenticating = False
@@ -386,22 +382,6 @@ class ClientConnection(asyncssh.SSHClientConnection):
     def _tell_watchers(self, full: bool) -> None:
         for watcher in self._writing_watchers:
             watcher(full)
-
-    @property
-    def loss(self) -> Exception | None:
-        """Why the connection ended, None if we closed it."""
-        return self._loss
-
-    def connection_lost(self, exc: Exception | None = None) -> None:
-        """Remember why."""
-        self._loss = exc or asyncssh.ConnectionLost("Connection lost")
-        super().connection_lost(exc)
-
-    def rekey(self) -> None:
-        """Exchange keys anew (the ~R escape)."""
-        if not self._kexinit_sent and self._transport is not None:
-            self._send_kexinit()
-            self._kexinit_sent = True
 
     def allow_agent(self, path: str) -> None:
         """Let agent channels in, to the agent at ``path``. Until then they are refused."""

@@ -68,12 +68,9 @@ def connection_options(
     """Translate the settings into asyncssh's options. No default of asyncssh's own is left open."""
     methods = methods_to_try(settings)
     both = [*get_certificate_algs(), *get_public_key_algs()]
-    compression = ["zlib@openssh.com", "zlib", "none"] if settings.compression else ["none"]
-    rekey: dict[str, int] = {}
-    if settings.rekey_bytes:
-        rekey["rekey_bytes"] = settings.rekey_bytes
-    if settings.rekey_seconds:
-        rekey["rekey_seconds"] = settings.rekey_seconds
+    compression = ["zlib@openssh.com", "zlib"]
+    compression.insert(len(compression) if settings.compression else 0, "none")
+    rekey = {"rekey_bytes": settings.rekey_bytes} if settings.rekey_bytes else {}
     return asyncssh.SSHClientConnectionOptions(
         host=settings.hostname,
         port=settings.port,
@@ -106,5 +103,6 @@ def connection_options(
         connect_timeout=None,
         login_timeout=0,  # people take their time at a prompt; the server has its own limit
         utf8_decode_errors="replace",
+        rekey_seconds=0,  # a connection's own clock keeps it: see observed.py
         **rekey,
     )
