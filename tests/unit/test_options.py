@@ -79,13 +79,15 @@ def test_options_carry_the_settings() -> None:
     assert (options.host, options.port, options.username) == ("h.example", 2222, "me")
     assert options.compression_algs == [b"zlib@openssh.com", b"zlib", b"none"]
     assert options.keepalive_interval == 7
-    assert options.rekey_bytes == 1048576 and options.rekey_seconds == 60
+    assert options.rekey_bytes == 1048576
+    assert options.rekey_seconds == 0  # the connection's own clock keeps it
     assert options.login_timeout == 0
     assert options.server_host_key_algs == ["ssh-ed25519"]
 
 
-def test_nothing_is_compressed_unless_asked_for() -> None:
-    assert make(settle())[0].compression_algs == [b"none"]
+def test_nothing_is_compressed_unless_asked_for_or_needed() -> None:
+    """The client's first choice counts (RFC 4253 §7.1)."""
+    assert make(settle())[0].compression_algs == [b"none", b"zlib@openssh.com", b"zlib"]
 
 
 ADDRESS = "192.0.2.7"
