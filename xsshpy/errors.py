@@ -49,6 +49,10 @@ class ConnectError(XsshError):
     """There is no connection to the server, or it ended before a session was open."""
 
 
+class UnreachableError(ConnectError):
+    """No address of the server took the call; ssh has it at ERROR, where all else is FATAL."""
+
+
 class HostKeyError(XsshError):
     """The server could not prove who it is, or the user refused its key."""
 

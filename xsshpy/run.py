@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING
 from xsshpy.background import Background, release_streams, start_in_background
 from xsshpy.commandline import CommandLine, run_local_command
 from xsshpy.console import Console, LogLevel, LogStream
-from xsshpy.errors import EXIT_FAILURE, DisplayError, ForwardError, SettingsError, XsshError
+from xsshpy.errors import (
+    EXIT_FAILURE,
+    DisplayError,
+    ForwardError,
+    SettingsError,
+    UnreachableError,
+    XsshError,
+)
 from xsshpy.foreground import (
     STDERR,
     STDIN,
@@ -116,7 +123,8 @@ async def _tell(task: _Task) -> int:
         raise
     except XsshError as error:
         if error.message:  # ForwardError has been told for each forward
-            console.report(error)
+            unreachable = isinstance(error, UnreachableError)
+            console.report(error, LogLevel.ERROR if unreachable else LogLevel.FATAL)
         return EXIT_FAILURE
     except Exception as error:
         console.debug(1, traceback.format_exc())

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from xsshpy.console import Console
-from xsshpy.errors import ConnectError
+from xsshpy.errors import ConnectError, UnreachableError
 from xsshpy.resolver import Address, resolve
 from xsshpy.settings import Settings
 from xsshpy.ssh.pipes import DuplexPipe
@@ -121,7 +121,7 @@ async def _open_tcp(settings: Settings, priorities: Priorities, console: Console
             return Transport(
                 priorities, connection, address=address.numeric, port=port, time_left=left
             )
-    raise ConnectError(
+    raise UnreachableError(
         f"ssh: connect to host {host} port {port}: {failure}",
         remedy=_remedy(number, settings),
     )
