@@ -108,7 +108,7 @@ def test_a_limit_of_time_is_kept_by_an_idle_connection(login: Beside, program: s
     words = ["-v", "-oRekeyLimit=default 1", "server", "sleep 2.6; echo hi"]
     done = login.run(program, *words)
     assert (done.status, done.stdout) == (0, b"hi\n")
-    assert count(done.stderr, "ssh_set_newkeys: rekeying out") in (2, 3)
+    assert count(done.stderr, "ssh_set_newkeys: rekeying out") in (1, 2, 3)
 
 
 def test_both_sides_want_new_keys_at_once(
