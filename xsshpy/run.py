@@ -378,6 +378,7 @@ async def _run_session(run: _Run, x11: NativeForwarding | None) -> int:
     )
     session.become_interactive(streams.pty or forwarding is not None)
     process = RemoteProcess(console, stdout=STDOUT, stderr=STDERR)
+    await _confirm_forwards(run)  # before the command runs: it may rely on them
     grants = await start_process(session.connection, plan, process)
     if forwarding is not None and not grants.x11:
         from xsshpy.x11.refusal import explain_refused_request
@@ -386,7 +387,6 @@ async def _run_session(run: _Run, x11: NativeForwarding | None) -> int:
     if script is not None:
         process.write(script_preamble(invocation, script, plan, display_granted=grants.x11))
     attendance = _attendance(run, process, streams)
-    await _confirm_forwards(run)
     _detach(run, has_session=True)
 
     async def linger() -> None:

@@ -259,3 +259,19 @@ def test_unix_listener_of_the_server(
                 caller.sendall(b"ab")
                 caller.shutdown(socket.SHUT_WR)
                 assert read_all(caller) == b"ba"
+
+
+@pytest.mark.parametrize("option", ["-L", "-R", "-D"])
+@both_programs
+def test_exit_on_forward_failure_before_anything_runs(
+    pair: Pair, program: str, option: str, tmp_path: Path
+) -> None:
+    """The command must not have run: it may rely on the forward."""
+    mark = tmp_path / "mark"
+    with target(echo) as busy:
+        aim = "" if option == "-D" else ":a:1"
+        words = ["-oExitOnForwardFailure=yes", option, f"127.0.0.1:{busy.place}{aim}"]
+        done = pair.run(program, [*words, "server", f"touch {mark}"])
+    assert done.status == 255
+    pair.server.wait_until_idle()
+    assert not mark.exists()
