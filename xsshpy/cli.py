@@ -13,6 +13,7 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import click
 
@@ -80,41 +81,56 @@ class UsageFailure(click.UsageError):
     exit_code = EXIT_FAILURE
 
 
-def split_ssh_arguments(
-    arguments: Sequence[str],
-) -> tuple[list[tuple[str, str | None]], list[str], str, list[str]]:
+@dataclass
+class Words:
+    """A command line taken apart.
+
+    ``options`` are ssh's own, in order; the last ``late`` of them stood after the destination.
+    ``long_options`` are xssh's, as typed; ``rest`` is what remains: the command.
+    """
+
+    options: list[tuple[str, str | None]] = field(default_factory=list)
+    late: int = 0
+    long_options: list[str] = field(default_factory=list)
+    destination: str = ""
+    rest: list[str] = field(default_factory=list)
+
+
+def split_ssh_arguments(arguments: Sequence[str]) -> Words:
     """Separate ssh's options, xssh's long ones, the destination and the rest, as ssh would.
 
-    Returns (ssh options in order, long options as typed, destination or "", remaining words).
     A long option takes its value after ``=`` or as the next word. Raises UsageFailure.
     """
-    options: list[tuple[str, str | None]] = []
-    long_options: list[str] = []
-    destination = ""
+    found = Words()
     words = list(arguments)
     while words:
         word = words[0]
         if word == "--":
             del words[0]
-            if not destination and words:
-                destination = words.pop(0)
+            if not found.destination and words:
+                found.destination = words.pop(0)
             break  # what follows is the command, dashes and all
         if word.startswith("--"):
-            long_options.append(words.pop(0))
+            found.long_options.append(words.pop(0))
             if "=" not in word and word in _LONG_OPTIONS_WITH_VALUE:
                 if not words:
                     raise UsageFailure(f"option {word} needs a value")
-                long_options.append(words.pop(0))
+                found.long_options.append(words.pop(0))
         elif word.startswith("-") and len(word) > 1:
             del words[0]
-            options += _split_cluster(word, words)
-        elif not destination:
-            destination = words.pop(0)
+            cluster = _split_cluster(word, words)
+            found.options += cluster
+            found.late += len(cluster) if found.destination else 0
+        elif not found.destination:
+            found.destination = words.pop(0)
         else:
             break
-        if destination and any(option.split("=")[0] == "--script" for option in long_options):
+        if found.destination and any(
+            option.split("=")[0] == "--script" for option in found.long_options
+        ):
             break  # what follows the host is the script's own, dashes and all
-    return options, long_options, destination, words
+    found.rest = words
+    return found
 
 
 def _split_cluster(word: str, following: list[str]) -> list[tuple[str, str | None]]:
@@ -148,9 +164,8 @@ class SshCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take ssh's part away and leave the long options to click."""
         try:
-            options, long_options, destination, rest = split_ssh_arguments(args)
-            ctx.obj = (tuple(options), destination, tuple(rest))
-            return super().parse_args(ctx, long_options)
+            ctx.obj = split_ssh_arguments(args)
+            return super().parse_args(ctx, ctx.obj.long_options)
         except click.UsageError as error:
             raise UsageFailure(error.format_message(), ctx) from None
 
@@ -217,31 +232,30 @@ def command_line(
     if show_help:
         click.echo(ctx.get_help())
         return None
-    options, destination, rest = ctx.obj
-    if _answered_by_ssh(options, destination, rest):
+    words: Words = ctx.obj
+    if _answered_by_ssh(words):
         return None
-    if not destination:
+    if not words.destination:
         raise UsageFailure("no host given", ctx)
     if python is not None and script is None:
         raise UsageFailure("--python goes with --script", ctx)
     if script == "":
         raise UsageFailure("--script needs the path of a Python file", ctx)
     return Invocation(
-        destination=destination,
-        command="" if script else " ".join(rest),
-        ssh_options=options,
+        destination=words.destination,
+        command="" if script else " ".join(words.rest),
+        ssh_options=tuple(words.options),
+        late_options=words.late,
         script=script,
-        script_arguments=tuple(rest) if script else (),
+        script_arguments=tuple(words.rest) if script else (),
         python=python,
         backend=backend,
     )
 
 
-def _answered_by_ssh(
-    options: tuple[tuple[str, str | None], ...], destination: str, rest: tuple[str, ...]
-) -> bool:
+def _answered_by_ssh(words: Words) -> bool:
     """Answer -V, and let the machine's own ssh answer -Q and -G. Says whether one was given."""
-    given = dict(options)
+    given, destination = dict(words.options), words.destination
     if "V" in given:
         from importlib.metadata import version
 
@@ -251,8 +265,8 @@ def _answered_by_ssh(
     if "Q" in given:
         _replace_by_ssh(["-Q", given["Q"] or ""])
     if "G" in given and destination:
-        words = Invocation(destination, ssh_options=options).ssh_arguments()
-        _replace_by_ssh([*words, "--", destination, *rest])
+        typed = Invocation(destination, ssh_options=tuple(words.options), late_options=words.late)
+        _replace_by_ssh([*typed.ssh_arguments(), *words.rest])
     return bool({"Q", "G"} & set(given)) and bool(destination or "Q" in given)
 
 
@@ -314,6 +328,7 @@ def main() -> int:
         return run(invocation, os.environ)
     except XsshError as error:
         sys.stderr.write(error.render() + "\n")
+        return error.status
     except Exception as error:
         # What is raised within the run is told there; this is the event loop's own failure.
         sys.stderr.write(f"xssh: internal error: {type(error).__name__}: {error}\n")

@@ -12,12 +12,14 @@ EXIT_FAILURE = 255
 
 
 class XsshError(Exception):
-    """A failure told to the user; it ends the run with status 255.
+    """A failure told to the user; it ends the run with ``status``.
 
     ``message`` is what failed and its cause, in full (one or more lines). ``evidence`` are lines
     that show it (a path and line number, the server's own words). ``remedy`` is one action,
     printed as ``  try: …``.
     """
+
+    status = EXIT_FAILURE
 
     def __init__(self, message: str, *, evidence: tuple[str, ...] = (), remedy: str = "") -> None:
         super().__init__(message)
@@ -43,6 +45,12 @@ class UsageError(XsshError):
 
 class SettingsError(XsshError):
     """The configuration could not be read, or asks for something that is not supported."""
+
+
+class LogFileError(XsshError):
+    """The file of -E can't be written; ssh ends with 1 here."""
+
+    status = 1
 
 
 class ConnectError(XsshError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from xsshpy.errors import SettingsError
+from xsshpy.errors import LogFileError
 
 
 class SystemLog:
@@ -27,11 +27,11 @@ class SystemLog:
 
 
 def open_log_file(path: str) -> int:
-    """Open a log file to append to, readable by its owner only. Raises SettingsError."""
+    """Open a log file to append to, readable by its owner only. Raises LogFileError."""
     try:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise SettingsError(
+        raise LogFileError(
             f"Couldn't open logfile {path}: {error.strerror}",
             remedy="give -E the path of a file that can be written",
         ) from None

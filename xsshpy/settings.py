@@ -40,13 +40,15 @@ class Invocation:
     """What the user typed, understood but not yet resolved against any configuration.
 
     ``ssh_options`` are ssh's own options in the order typed, as ``(letter, value)``; a letter that
-    takes no value has ``None``. ``command`` is the remote command as ssh sends it: the arguments
-    joined by single spaces; empty for a login shell.
+    takes no value has ``None``. The last ``late_options`` of them stood after the destination:
+    what it says of user and port was obtained before them. ``command`` is the remote command as
+    ssh sends it: the arguments joined by single spaces; empty for a login shell.
     """
 
     destination: str
     command: str = ""
     ssh_options: tuple[tuple[str, str | None], ...] = ()
+    late_options: int = 0
     script: str | None = None
     script_arguments: tuple[str, ...] = ()
     python: str | None = None
@@ -66,14 +68,35 @@ class Invocation:
         values = [value for name, value in self.ssh_options if name == letter]
         return values[-1] if values else None
 
+    def with_options(
+        self, first: tuple[tuple[str, str | None], ...], *, without: str
+    ) -> Invocation:
+        """Return the same with more options before all others, and without those of some letters.
+
+        The command is kept; a script is not.
+        """
+        border = len(self.ssh_options) - self.late_options
+        early, late = (
+            tuple(option for option in part if option[0] not in without)
+            for part in (self.ssh_options[:border], self.ssh_options[border:])
+        )
+        return Invocation(self.destination, self.command, (*first, *early, *late), len(late))
+
     def ssh_arguments(self) -> list[str]:
-        """Return ssh's own options as argv words, order kept."""
+        """Return ssh's own options and the destination as argv words, order kept.
+
+        A destination that starts with a dash must never be an option: it comes after "--", which
+        ends all options. Where more of them follow, it was no option when it was typed.
+        """
         words: list[str] = []
-        for letter, value in self.ssh_options:
+        border = len(self.ssh_options) - self.late_options
+        for position, (letter, value) in enumerate(self.ssh_options):
+            if position == border:
+                words.append(self.destination)
             words.append(f"-{letter}")
             if value is not None:
                 words.append(value)
-        return words
+        return [*words, "--"] if self.late_options else [*words, "--", self.destination]
 
 
 @dataclass(frozen=True)
@@ -488,13 +511,15 @@ async def run_ssh_g(arguments: Sequence[str]) -> tuple[int, str, str]:
 
 
 def ssh_g_arguments(invocation: Invocation) -> list[str]:
-    """Return what ``ssh -G`` gets: the user's own options, the destination, the command."""
-    # The destination comes after "--": one that starts with a dash must never be an option.
-    words = [*invocation.ssh_arguments(), "--", invocation.destination]
+    """Return what ``ssh -G`` gets: the user's own options, the destination, the command.
+
+    What it has to say is ours to log: -E and -y stay here.
+    """
+    words = invocation.with_options((), without="Ey").ssh_arguments()
     if invocation.command:
-        # Only `Match command` looks at it; ssh would take a leading dash for an option.
-        plain = not invocation.command.startswith("-") and len(invocation.command) < _LONG_COMMAND
-        words.append(invocation.command if plain else "command")
+        # Only `Match command` looks at it.
+        is_long = len(invocation.command) >= _LONG_COMMAND
+        words.append("command" if is_long else invocation.command)
     elif invocation.script is not None and invocation.count("f"):
         words.append("command")  # ssh goes to the background with one only
     return words

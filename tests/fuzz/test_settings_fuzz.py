@@ -58,16 +58,18 @@ WORDS = st.one_of(
 @given(st.lists(WORDS, max_size=8))
 def test_arguments_are_split_without_loss(arguments: list[str]) -> None:
     try:
-        options, long_options, destination, rest = split_ssh_arguments(arguments)
+        words = split_ssh_arguments(arguments)
     except UsageFailure as error:
         assert "\n" not in error.format_message() or any("\n" in word for word in arguments)
         return
     assert all(
         (letter in SSH_FLAGS and value is None) or (letter in SSH_VALUES and value is not None)
-        for letter, value in options
+        for letter, value in words.options
     )
+    rest = words.rest
+    assert 0 <= words.late <= len(words.options)
     assert rest == arguments[len(arguments) - len(rest) :]
-    assert set(long_options) | {destination, *rest} <= {*arguments, ""}
-    taken = len("".join(long_options)) + len(destination) + len("".join(rest))
-    taken += sum(1 + len(value or "") for _, value in options)
+    assert set(words.long_options) | {words.destination, *rest} <= {*arguments, ""}
+    taken = len("".join(words.long_options)) + len(words.destination) + len("".join(rest))
+    taken += sum(1 + len(value or "") for _, value in words.options)
     assert taken <= len("".join(arguments))

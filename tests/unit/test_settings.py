@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -201,7 +202,11 @@ def test_an_invocation_answers_about_its_options() -> None:
     assert invocation.count("v") == 1
     assert invocation.last_of("XYx") == "X"
     assert invocation.last_of("t") == ""
-    assert invocation.ssh_arguments() == ["-v", "-p", "1", "-X", "-p", "2"]
+    assert invocation.ssh_arguments() == ["-v", "-p", "1", "-X", "-p", "2", "--", "h"]
+    late = replace(invocation, late_options=2)
+    assert late.ssh_arguments() == ["-v", "-p", "1", "h", "-X", "-p", "2", "--"]
+    fewer = late.with_options((("F", "f"),), without="p")
+    assert fewer.ssh_arguments() == ["-F", "f", "-v", "h", "-X", "--"]
 
 
 BAD_NAMES = ["-x", "-oProxyCommand=x", "a;b", "a$(b)", "a`b`", "a|b", "a&b", "a>b", "a<b"]

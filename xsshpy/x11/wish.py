@@ -69,15 +69,10 @@ async def _read_x11_again(invocation: Invocation, match: str) -> tuple[tuple[str
         files = [] if chosen == "none" else [os.path.abspath(chosen)]
     lines = [f'Include "{path}"' for path in files if os.path.exists(path)]
     text = "\n".join([*lines, match, "ForwardX11 yes", ""])
-    options = tuple((name, value) for name, value in invocation.ssh_options if name not in "Fq")
     with tempfile.NamedTemporaryFile("w", prefix="xssh-config-", suffix=".tmp") as config:
         config.write(text)
         config.flush()
-        again = Invocation(
-            destination=invocation.destination,
-            command=invocation.command,
-            ssh_options=(("F", config.name), ("v", None), *options),
-        )
+        again = invocation.with_options((("F", config.name), ("v", None)), without="Fq")
         status, out, err = await run_ssh_g(ssh_g_arguments(again))
     if status != 0:
         raise SettingsError(err)
