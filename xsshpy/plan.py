@@ -1,8 +1,9 @@
 """What to ask of the server for one session: the command, the terminal, the variables. Pure but
-for reading the terminal's modes."""
+for reading the terminal's modes and looking for the agent."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping
 
 from xsshpy.foreground import STDIN, Streams
@@ -25,13 +26,19 @@ def plan_session(
     is_forced: Callable[[], bool],
 ) -> SessionPlan:
     """Return the plan. ``disabled`` is what an untrusted host key forbids."""
+    may_forward = Feature.AGENT not in disabled and has_agent(settings.forward_agent)
     variables = choose_variables(settings.send_env, settings.set_env, environ)
     scripted = invocation.script is not None
     pty = None
     if streams.pty:
         modes = read_modes(STDIN)
+        given = dict(reversed(settings.set_env)).get("TERM")
+        term = environ.get("TERM", "") if given is None else given
         pty = PtyRequest(
-            environ.get("TERM", ""), read_size(STDIN), raw_modes(modes) if scripted else modes
+            term,
+            read_size(STDIN),
+            raw_modes(modes) if scripted else modes,
+            required=settings.request_tty != "auto",
         )
     return SessionPlan(
         command=loader_command(invocation.python) if scripted else chosen(invocation, settings),
@@ -39,11 +46,26 @@ def plan_session(
         variables=variables,
         pty=pty,
         x11=x11,
-        forward_agent="" if Feature.AGENT in disabled else settings.forward_agent,
+        forward_agent=settings.forward_agent if may_forward else "",
         backend=decide_backend(variables, invocation.backend),
         settles_environment=scripted,
         is_forced=is_forced,
     )
+
+
+def has_agent(path: str) -> bool:
+    """Say whether an agent listens there: one that is not there is not offered to the server."""
+    if not path:
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except BlockingIOError:
+            return True  # it has much to do
+        except (OSError, ValueError):
+            return False
+    return True
 
 
 def chosen(invocation: Invocation, settings: Settings) -> str:

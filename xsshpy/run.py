@@ -226,12 +226,22 @@ async def _settle_settings(task: _Task, console: Console) -> Settings:
         raise SettingsError("Cannot execute command-line and remote command.")
     for line in find_unsupported(settings.keywords):
         console.notice(line)
+    _, notice = _decide_streams(task, settings)
+    if notice and invocation.value_of("W") is None and settings.session_type != "none":
+        console.notice(notice)
     if settings.fork_after_authentication:
         has_program = invocation.command or settings.remote_command or invocation.script
         if not has_program and settings.session_type != "none":
             raise SettingsError("Cannot fork into background without a command to execute.")
         raise _ForkFirst(settings)
     return settings
+
+
+def _decide_streams(task: _Task, settings: Settings) -> tuple[Streams, str]:
+    has_program = task.script is not None or bool(
+        task.invocation.command or settings.remote_command
+    )
+    return decide_streams(settings, has_program, stdin_is_terminal=os.isatty(STDIN))
 
 
 class _HeldNotices:
@@ -362,10 +372,7 @@ async def _run_session(run: _Run, x11: NativeForwarding | None) -> int:
 
     invocation, script = run.task.invocation, run.task.script
     settings, console, session = run.settings, run.console, run.session
-    has_program = script is not None or bool(invocation.command or settings.remote_command)
-    streams, notice = decide_streams(settings, has_program, stdin_is_terminal=os.isatty(STDIN))
-    if notice:
-        console.notice(notice)
+    streams, _ = _decide_streams(run.task, settings)
     forwarding = await _usable_x11(run, x11)
     plan = plan_session(
         invocation,

@@ -111,16 +111,20 @@ def _explain_no_banner(
     return ConnectError(message, evidence=evidence, remedy=remedy)
 
 
+def describe_open_failure(error: asyncssh.ChannelOpenError) -> str:
+    """Return why the server opened no channel, in ssh's words and the server's."""
+    return f"{_OPEN_FAILURES.get(error.code, 'unknown reason')}: {error.reason}"
+
+
 def explain_refused_jump(
     error: asyncssh.ChannelOpenError, settings: Settings, jump: Settings
 ) -> ConnectError:
     """Say why a jump host did not pass the connection on."""
-    kind = _OPEN_FAILURES.get(error.code, "unknown reason")
     remedy = f"see that {settings.hostname} can be reached from {jump.host}"
     if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
         remedy = f"`AllowTcpForwarding yes` in sshd_config on {jump.host}, or another jump host"
     return ConnectError(
-        f"channel 0: open failed: {kind}: {error.reason}",
+        f"channel 0: open failed: {describe_open_failure(error)}",
         evidence=(
             f"xssh: {jump.host} did not connect to {settings.hostname} port {settings.port}",
         ),

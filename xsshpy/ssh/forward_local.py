@@ -18,6 +18,7 @@ import asyncssh
 
 from xsshpy.console import Console
 from xsshpy.ssh.connection import ClientConnection
+from xsshpy.ssh.failures import describe_open_failure
 from xsshpy.ssh.forward_sockets import open_listeners
 from xsshpy.ssh.forward_spec import (
     STREAMLOCAL_PORT,
@@ -33,7 +34,6 @@ from xsshpy.ssh.forward_table import Carried, ForwardTable, State
 from xsshpy.ssh.forward_words import describe_connection, describe_local, describe_target
 from xsshpy.ssh.socks import SocksError, SocksReader, SocksRequest
 from xsshpy.ssh.splice import ChannelEnd, ForwardChannel, channel_kind, channel_request
-from xsshpy.ssh.stdio_forward import describe_open_failure
 
 _READ_SIZE = 4096
 _PAUSE = 1.0

@@ -26,6 +26,7 @@ from xsshpy.ssh.environment import (
     login_shell_command,
     wrap_command,
 )
+from xsshpy.ssh.failures import describe_open_failure
 from xsshpy.terminal.streams import InputPump, OutputOrder, OutputWriter
 from xsshpy.terminal.tty import TerminalSize
 
@@ -42,11 +43,15 @@ _FLUSH_CHECK = 0.005
 
 @dataclass(frozen=True)
 class PtyRequest:
-    """A pseudo-terminal for the remote process; ``modes`` are RFC 4254 §8 opcodes."""
+    """A pseudo-terminal for the remote process; ``modes`` are RFC 4254 §8 opcodes.
+
+    ``required``: it was asked for by name (-t, RequestTTY), and without it there is no session.
+    """
 
     term: str
     size: TerminalSize
     modes: Mapping[int, int]
+    required: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ class SessionChannel(asyncssh.SSHClientChannel[bytes]):
                     remedy="look at the server's log; its account or its disk may be the reason",
                 ) from None
             raise SessionError(
-                f"xssh: the server opened no session: {error.reason}",
+                f"channel 0: open failed: {describe_open_failure(error)}",
                 remedy="a server with MaxSessions or a restricted key may refuse shells",
             ) from None
         packet.check_end()
@@ -131,8 +136,12 @@ class SessionChannel(asyncssh.SSHClientChannel[bytes]):
         arguments = [String(os.fsencode(command))] if command else []
         started = self._ask(program, *arguments)
         await asyncio.gather(*asked.values(), started)
-        if _is_refused(asked, b"pty-req"):
-            self._session.console.error("PTY allocation request failed on channel 0")
+        if plan.pty is not None and _is_refused(asked, b"pty-req"):
+            refusal = "PTY allocation request failed on channel 0"
+            if plan.pty.required:
+                self.close()
+                raise SessionError(refusal, remedy="without -t, if the program needs no terminal")
+            self._session.console.error(refusal)
         if not started.result():
             self.close()
             raise SessionError(f"{program.decode('ascii')} request failed on channel 0")

@@ -16,24 +16,13 @@ from asyncssh.channel import SSHTCPChannel
 from xsshpy.console import Console
 from xsshpy.errors import EXIT_FAILURE
 from xsshpy.ssh.connection import ClientConnection
+from xsshpy.ssh.failures import describe_open_failure
 from xsshpy.ssh.forward_spec import Endpoint
 from xsshpy.ssh.splice import ForwardChannel, channel_request
 from xsshpy.terminal.streams import InputPump, OutputWriter
 
 _NO_ORIGIN = ("127.0.0.1", 65535)
 """What ssh names as the client where there is no socket: some servers insist on an address."""
-
-_REASONS = {
-    asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED: "administratively prohibited",
-    asyncssh.OPEN_CONNECT_FAILED: "connect failed",
-    asyncssh.OPEN_UNKNOWN_CHANNEL_TYPE: "unknown channel type",
-    asyncssh.OPEN_RESOURCE_SHORTAGE: "resource shortage",
-}
-
-
-def describe_open_failure(error: asyncssh.ChannelOpenError) -> str:
-    """Return why the server opened no channel, in ssh's words and the server's."""
-    return f"{_REASONS.get(error.code, 'unknown reason')}: {error.reason}"
 
 
 async def run_stdio_forward(
