@@ -5,15 +5,13 @@ ssh limits the key exchange by ServerAliveInterval alone; xssh also by ConnectTi
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.agents import NO_KEYS, OddAgent
 from tests.support.asyncserver import AsyncServer, Policy
 from tests.support.beside import PROGRAMS, Beside, without_remedy, write_askpass
 from tests.support.clients import ClientHome
@@ -158,46 +156,20 @@ def test_an_agent_that_asks_its_user_may_take_longer(
     policy = Policy(keys=(Path(f"{key_ring.client_key}.pub"),))
     server = AsyncServer(policy, key_ring.host_keys["ed25519"], key_ring.client_key)
     login = Beside(client_home, server, spawn_in_pty, extra=IMPATIENT)
-    agent = SlowAgent(short_directory / "agent")
+    agent = OddAgent(short_directory / "agent", say_slowly_that_there_is_no_key)
     try:
-        login.variables = {"SSH_AUTH_SOCK": str(agent.path)}
+        login.variables = {"SSH_AUTH_SOCK": agent.path}
         took, done = run_timed(login, program, "server", "hi")
         assert (done.status, done.stdout) == (7, b"hi\n"), done
         assert took > LONG
     finally:
-        agent.close()
+        agent.stop()
         server.stop()
 
 
-class SlowAgent:
-    """An agent without a key, whose user takes long to say so."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="agent")
-        self._thread.start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with connection, contextlib.suppress(OSError):
-                connection.settimeout(10)
-                while connection.recv(64):
-                    self._ended.wait(LONG)
-                    connection.sendall(b"\0\0\0\5\x0c\0\0\0\0")
-
-    def close(self) -> None:
-        self._ended.set()
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(15)
+def say_slowly_that_there_is_no_key(kind: int) -> bytes:
+    time.sleep(LONG)
+    return NO_KEYS
 
 
 # Left while the session starts

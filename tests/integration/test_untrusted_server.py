@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.agents import NO_KEYS, OddAgent, framed
 from tests.support.asyncserver import AsyncServer, Policy, Round
 from tests.support.beside import PROGRAMS, Beside, write_askpass
 from tests.support.clients import ClientHome
@@ -93,43 +91,20 @@ def test_the_same_secret_goes_to_a_server_that_is_known(asker: Beside) -> None:
 # The agent
 
 
-class EmptyAgent:
-    """An agent without a key, which counts the questions that come from a server of ours."""
+def answer_without_keys(kind: int) -> bytes:
+    return NO_KEYS if kind == 11 else framed(b"\5")
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.questions = 0
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen(8)
-        self._thread = threading.Thread(target=self._serve, name="agent")
-        self._thread.start()
 
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with connection, contextlib.suppress(OSError):
-                connection.settimeout(10)
-                while header := connection.recv(4):
-                    request = connection.recv(int.from_bytes(header, "big"))
-                    self.questions += request[0] == AGENT_QUESTION
-                    empty = b"\0\0\0\5\x0c\0\0\0\0"
-                    connection.sendall(empty if request[0] == 11 else b"\0\0\0\1\5")
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(15)
+def questions(agent: OddAgent) -> int:
+    """Return how many of the requests came from a server of ours."""
+    return sum(request[0] == AGENT_QUESTION for request in agent.requests)
 
 
 @pytest.fixture
-def agent(short_directory: Path) -> Iterator[EmptyAgent]:
-    agent = EmptyAgent(short_directory / "agent")
+def agent(short_directory: Path) -> Iterator[OddAgent]:
+    agent = OddAgent(short_directory / "agent", answer_without_keys)
     yield agent
-    agent.close()
+    agent.stop()
 
 
 @pytest.fixture
@@ -139,9 +114,9 @@ def odd_server(key_ring: KeyRing, private_places: Path) -> Iterator[OddServer]:
     server.stop()
 
 
-def run_with_agent(program: str, home: ClientHome, agent: EmptyAgent, *words: str) -> Completed:
+def run_with_agent(program: str, home: ClientHome, agent: OddAgent, *words: str) -> Completed:
     argv = [*PROGRAMS[program], *home.arguments, "-x", *words]
-    return run(argv, env=home.environment(SSH_AUTH_SOCK=str(agent.path)))
+    return run(argv, env=home.environment(SSH_AUTH_SOCK=agent.path))
 
 
 @pytest.mark.parametrize("program", ["ssh", "xssh"])
@@ -158,7 +133,7 @@ def run_with_agent(program: str, home: ClientHome, agent: EmptyAgent, *words: st
 def test_the_agent_is_reached_only_where_it_was_offered(
     client_home: ClientHome,
     odd_server: OddServer,
-    agent: EmptyAgent,
+    agent: OddAgent,
     key_ring: KeyRing,
     program: str,
     options: list[str],
@@ -172,7 +147,7 @@ def test_the_agent_is_reached_only_where_it_was_offered(
     done = run_with_agent(program, client_home, agent, *options, "server", "true")
     assert done.status == 0, done
     assert odd_server.log == [f"agent: {'opened' if opened else 'refused'}"]
-    assert agent.questions == opened
+    assert questions(agent) == opened
     warned = "Agent forwarding is disabled to avoid man-in-the-middle attacks." in done.stderr
     assert warned is changed
 
@@ -181,25 +156,25 @@ def test_the_agent_is_reached_only_where_it_was_offered(
 def test_the_agent_that_is_offered_is_the_one_of_the_configuration(
     client_home: ClientHome,
     odd_server: OddServer,
-    agent: EmptyAgent,
+    agent: OddAgent,
     short_directory: Path,
     program: str,
 ) -> None:
     """IdentityAgent names it, and not the environment."""
     client_home.add(odd_server)  # type: ignore[arg-type]
     odd_server.on_session = open_agent_channel
-    named = EmptyAgent(short_directory / "named")
+    named = OddAgent(short_directory / "named", answer_without_keys)
     try:
         words = ["-A", f"-oIdentityAgent={named.path}", "server", "true"]
         done = run_with_agent(program, client_home, agent, *words)
         assert done.status == 0, done
-        assert (agent.questions, named.questions) == (0, 1)
+        assert (questions(agent), questions(named)) == (0, 1)
     finally:
-        named.close()
+        named.stop()
 
 
 def test_a_jump_host_never_reaches_the_agent(
-    client_home: ClientHome, odd_server: OddServer, agent: EmptyAgent
+    client_home: ClientHome, odd_server: OddServer, agent: OddAgent
 ) -> None:
     client_home.config.write_text("ForwardAgent yes\n")
     client_home.add(odd_server, "jump", extra=NOT_CHECKED)  # type: ignore[arg-type]
@@ -210,11 +185,11 @@ def test_a_jump_host_never_reaches_the_agent(
     done = run_with_agent("xssh", client_home, agent, "-A", "server", "true")
     assert done.status == 0, done
     assert odd_server.log == ["agent: refused"]
-    assert agent.questions == 0
+    assert questions(agent) == 0
 
 
 def test_the_agent_is_there_behind_a_jump_host(
-    client_home: ClientHome, odd_server: OddServer, agent: EmptyAgent
+    client_home: ClientHome, odd_server: OddServer, agent: OddAgent
 ) -> None:
     client_home.add(odd_server, "jump", extra=NOT_CHECKED)  # type: ignore[arg-type]
     client_home.add(  # type: ignore[arg-type]
@@ -224,4 +199,4 @@ def test_the_agent_is_there_behind_a_jump_host(
     done = run_with_agent("xssh", client_home, agent, "-A", "server", "true")
     assert done.status == 0, done
     assert odd_server.log == ["agent: opened"]
-    assert agent.questions == 1
+    assert questions(agent) == 1

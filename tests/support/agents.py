@@ -95,7 +95,7 @@ class OddAgent:
                 if answer is None:
                     return
                 if answer != ():
-                    client.sendall(answer)
+                    client.sendall(bytes(answer))
 
     def stop(self) -> None:
         for place in (self._listener, *self._clients):
@@ -131,3 +131,7 @@ def odd_agent(
         yield agent
     finally:
         agent.stop()
+
+
+NO_KEYS = framed(b"\x0c\0\0\0\0")
+"""The answer that there is no key (SSH_AGENT_IDENTITIES_ANSWER)."""

@@ -17,6 +17,8 @@ from typing import Any
 import asyncssh
 from asyncssh.packet import String
 
+from tests.support.sshd import client_block
+
 STOP_SECONDS = 10.0
 
 
@@ -288,16 +290,4 @@ class AsyncServer:
 
     def config_text(self, alias: str, *, known_hosts: Path | str, extra: str = "") -> str:
         """Return an ssh_config block for a client; ``extra`` lines come first and so win."""
-        lines = [
-            f"Host {alias}",
-            *extra.splitlines(),
-            f"HostName {self.host}",
-            f"Port {self.port}",
-            f"User {self.user}",
-            f"IdentityFile {self.client_key}",
-            "IdentitiesOnly yes",
-            f"UserKnownHostsFile {known_hosts}",
-            "GlobalKnownHostsFile none",
-            "StrictHostKeyChecking yes",
-        ]
-        return "\n  ".join(lines) + "\n"
+        return client_block(self, alias, known_hosts, extra)

@@ -24,6 +24,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from tests.support.accounts import account_environment
 from tests.support.processes import (
@@ -106,6 +107,35 @@ class ServerOptions:
     host_key_types: Sequence[str] = HOST_KEY_TYPES
     isolation: str = "passwd"
     environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Reachable(Protocol):
+    """What a client has to know of a server."""
+
+    host: str
+    port: int
+    user: str
+    client_key: str
+
+
+def client_block(server: Reachable, alias: str, known_hosts: Path | str, extra: str) -> str:
+    """Return an ssh_config block for a client, with absolute paths only.
+
+    ``extra`` lines come first and so win.
+    """
+    lines = [
+        f"Host {alias}",
+        *extra.splitlines(),
+        f"HostName {server.host}",
+        f"Port {server.port}",
+        f"User {server.user}",
+        f"IdentityFile {server.client_key}",
+        "IdentitiesOnly yes",
+        f"UserKnownHostsFile {known_hosts}",
+        "GlobalKnownHostsFile none",
+        "StrictHostKeyChecking yes",
+    ]
+    return "\n  ".join(lines) + "\n"
 
 
 class SshServer:
@@ -269,19 +299,7 @@ class SshServer:
 
         ``extra`` lines come first and so win.
         """
-        lines = [
-            f"Host {alias}",
-            *extra.splitlines(),
-            f"HostName {self.host}",
-            f"Port {self.port}",
-            f"User {self.user}",
-            f"IdentityFile {self.client_key}",
-            "IdentitiesOnly yes",
-            f"UserKnownHostsFile {known_hosts}",
-            "GlobalKnownHostsFile none",
-            "StrictHostKeyChecking yes",
-        ]
-        return "\n  ".join(lines) + "\n"
+        return client_block(self, alias, known_hosts, extra)
 
     def sessions(self) -> list[int]:
         """Return the pids of everything that runs below the listening sshd."""
