@@ -26,9 +26,9 @@ from asyncssh.channel import SSHTunTapChannel
 
 from xsshpy.console import Console
 from xsshpy.ssh.connection import ClientConnection
+from xsshpy.ssh.failures import describe_open_failure
 from xsshpy.ssh.forward_table import ForwardTable
 from xsshpy.ssh.session import PACKET_SIZE, RECEIVE_WINDOW
-from xsshpy.ssh.stdio_forward import describe_open_failure
 
 POINT_TO_POINT, ETHERNET = 1, 2
 _MODES = {"yes": POINT_TO_POINT, "point-to-point": POINT_TO_POINT, "ethernet": ETHERNET}
