@@ -385,14 +385,27 @@ def home_directory() -> str:
         return os.path.expanduser("~")
 
 
+_HASH_KEYWORD = "connectionhash"
+"""Ours, among those that ``ssh -G`` printed: what it makes of %C."""
+
+
+async def _ask_for_hash(invocation: Invocation) -> str:
+    """Let ssh itself expand %C: whether the jump host is part of it depends on the release."""
+    _, out, _ = await run_ssh_g(["-o", "ControlPath=%C", *ssh_g_arguments(invocation)])
+    values = parse_keywords(out).get("controlpath", ())
+    return f"\n{_HASH_KEYWORD} {values[0]}\n" if values else ""
+
+
 def _tokens(read: _Reader, host: str) -> dict[str, str]:
     """The values of ssh_config(5)'s TOKENS for this connection."""
     local = socket.gethostname()
     hostname, port, user = read.text("hostname", host), read.text("port", "22"), read.text("user")
-    jump = read.optional("proxyjump")
+    jump = read.optional("proxyjump").rpartition(",")[2]
+    jump = alias_of(jump if jump.startswith("ssh://") else f"ssh://{jump}") if jump else ""
+    own = sha1(f"{local}{hostname}{port}{user}{jump}".encode()).hexdigest()  # noqa: S324
     return {
         "%": "%",
-        "C": sha1(f"{local}{hostname}{port}{user}{jump}".encode()).hexdigest(),  # noqa: S324
+        "C": read.text(_HASH_KEYWORD) or own,
         "d": home_directory(),
         "h": hostname,
         "i": str(os.getuid()),
@@ -545,6 +558,8 @@ async def read_settings(
     said = tuple(line for line in err.splitlines() if line and line != _NO_TERMINAL_NOTICE)
     if status != 0:
         raise SettingsError("\n".join(said) or f"xssh: `ssh -G` ended with status {status}")
+    if "%C" in out and parse_keywords(out).get("proxyjump"):
+        out += await _ask_for_hash(invocation)
     return parse_settings(out, alias_of(invocation.destination), environ), said
 
 

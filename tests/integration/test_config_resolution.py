@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from tests.support.clients import ClientHome
 from tests.support.processes import run
 from tests.support.sshd import SshServer
 from tests.support.xvfb import Xvfb
+from xsshpy.settings import Invocation, read_settings
 
 MakeServer = Callable[..., SshServer]
 
@@ -367,10 +371,7 @@ def test_no_to_x11_counts_wherever_it_stands(
 
 @pytest.mark.parametrize(
     "keyword",
-    [
-        "Tunnel yes",
-        "ForkAfterAuthentication yes",
-    ],
+    ["Tunnel yes"],
 )
 def test_keyword_that_must_not_be_ignored_stops(pair: Pair, keyword: str) -> None:
     done = pair.run("xssh", ["-o", keyword, "server", "echo never"])
@@ -383,3 +384,19 @@ def test_convenience_that_is_missing_is_named(pair: Pair) -> None:
     done = pair.run("xssh", ["-o", "GSSAPIDelegateCredentials=yes", "server", "echo on"])
     assert (done.status, done.stdout) == (0, b"on\n")
     assert "gssapidelegatecredentials" in done.stderr.lower()
+
+
+# --- %C is what this machine's ssh makes of it --------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [[], ["-J", "u@a:22,b.example:33"], ["-p", "2222", "-l", "me"]])
+def test_connection_hash_is_that_of_ssh(words: list[str]) -> None:
+    """``ssh -G`` expands ControlPath; whether a jump host is part of it depends on the release."""
+    words = ["-F", "none", *words]
+    argv = ["ssh", "-G", *words, "-o", "ControlPath=/%C", "host"]
+    printed = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    path = next(line.split()[1] for line in printed.splitlines() if line.startswith("controlpath"))
+    options = tuple((words[at][1:], words[at + 1]) for at in range(0, len(words), 2))
+    invocation = Invocation("host", ssh_options=(*options, ("o", "IdentityFile=/%C")))
+    settings, _ = asyncio.run(read_settings(invocation, os.environ))
+    assert path in settings.identity_files
