@@ -369,17 +369,6 @@ def test_no_to_x11_counts_wherever_it_stands(
 # --- What is not done is said -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "keyword",
-    ["Tunnel yes"],
-)
-def test_keyword_that_must_not_be_ignored_stops(pair: Pair, keyword: str) -> None:
-    done = pair.run("xssh", ["-o", keyword, "server", "echo never"])
-    assert (done.status, done.stdout) == (255, b"")
-    assert keyword.split()[0].lower() in done.stderr.lower()
-    assert "  try: " in done.stderr
-
-
 def test_convenience_that_is_missing_is_named(pair: Pair) -> None:
     done = pair.run("xssh", ["-o", "GSSAPIDelegateCredentials=yes", "server", "echo on"])
     assert (done.status, done.stdout) == (0, b"on\n")

@@ -28,40 +28,52 @@ from xsshpy.settings import (
     local_user,
     parse_settings,
 )
+from xsshpy.ssh.forward_command import parse_forward
+from xsshpy.ssh.forward_spec import ForwardKind, print_forward
 
 _MORE_KEYWORDS = (
     "BatchMode",
     "BindInterface",
     "CheckHostIP",
+    "ClearAllForwardings",
     "ConnectionAttempts",
-    "DynamicForward",
+    "EnableEscapeCommandline",
     "EscapeChar",
     "ExitOnForwardFailure",
     "FingerprintHash",
     "ForkAfterAuthentication",
     "ForwardX11",
     "ForwardX11Timeout",
+    "GatewayPorts",
     "HashKnownHosts",
     "KnownHostsCommand",
     "LocalCommand",
-    "LocalForward",
     "LogLevel",
     "NoHostAuthenticationForLocalhost",
     "NumberOfPasswordPrompts",
     "PermitLocalCommand",
+    "PermitRemoteOpen",
     "ProxyUseFdpass",
     "PubkeyAcceptedAlgorithms",
-    "RemoteForward",
     "RequiredRSASize",
     "RevokedHostKeys",
     "SessionType",
     "StdinNull",
     "StrictHostKeyChecking",
+    "StreamLocalBindMask",
+    "StreamLocalBindUnlink",
     "Tunnel",
+    "TunnelDevice",
     "UpdateHostKeys",
     "VerifyHostKeyDNS",
     "VisualHostKey",
 )
+
+_FORWARD_KEYWORDS = {
+    "LocalForward": ForwardKind.LOCAL,
+    "RemoteForward": ForwardKind.REMOTE,
+    "DynamicForward": ForwardKind.DYNAMIC,
+}
 
 _FLAG_KEYWORDS = {
     "4": "AddressFamily inet",
@@ -69,6 +81,10 @@ _FLAG_KEYWORDS = {
     "A": "ForwardAgent yes",
     "a": "ForwardAgent no",
     "C": "Compression yes",
+    "f": "ForkAfterAuthentication yes",
+    "g": "GatewayPorts yes",
+    "N": "SessionType none",
+    "s": "SessionType subsystem",
     "n": "StdinNull yes",
     "q": "LogLevel QUIET",
     "T": "RequestTTY no",
@@ -79,18 +95,36 @@ _FLAG_KEYWORDS = {
 _VALUE_KEYWORDS = {
     "b": "BindAddress",
     "c": "Ciphers",
+    "D": "DynamicForward",
     "e": "EscapeChar",
     "i": "IdentityFile",
     "J": "ProxyJump",
+    "L": "LocalForward",
     "l": "User",
     "m": "MACs",
     "p": "Port",
+    "R": "RemoteForward",
+    "w": "TunnelDevice",
 }
 
 
 def _set_line(config: SSHConfig, option: str, args: list[str]) -> None:
     """Keep the first line that names the keyword."""
     config._options.setdefault(option, " ".join(args))
+    args.clear()
+
+
+def _add_forward(config: SSHConfig, option: str, args: list[str]) -> None:
+    """Add a forward as ``ssh -G`` prints it; unlike other keywords all of them count."""
+    text = ":".join(args)
+    forward = parse_forward(_FORWARD_KEYWORDS[option], text, os.environ)
+    if forward is None:
+        raise ConfigParseError(f"Bad forwarding specification: {' '.join(args)}")
+    lines = config._options.setdefault(option, [])
+    assert isinstance(lines, list)
+    line = print_forward(forward)
+    if line not in lines:  # ssh opens a forward once, however often it is named
+        lines.append(line)
     args.clear()
 
 
@@ -105,6 +139,7 @@ class _Config(SSHClientConfig):
     _handlers = {  # noqa: RUF012
         **SSHClientConfig._handlers,
         **{keyword.lower(): (keyword, _set_line) for keyword in _MORE_KEYWORDS},
+        **{keyword.lower(): (keyword, _add_forward) for keyword in _FORWARD_KEYWORDS},
     }
 
 
@@ -144,6 +179,10 @@ def option_lines(invocation: Invocation) -> list[str]:
             lines.append(_FLAG_KEYWORDS[letter])
         if letter == "Y":
             lines.append("ForwardX11Trusted yes")
+        if letter == "f":
+            lines.append("StdinNull yes")
+        if letter == "w":
+            lines.append("Tunnel yes")
     for letter, value in invocation.ssh_options:
         if letter == "o" and value is not None:
             lines.append(re.sub(r"^\s*(\w+)\s*=\s*", r"\1 ", value))
@@ -198,6 +237,9 @@ def _as_ssh_g(config: SSHConfig, host: str) -> str:
     files = found["userknownhostsfile"]
     for option, value in config.get_options(False).items():
         found[option.lower()] = _printed(option, value)
+    if found.get("clearallforwardings") == ["yes"]:
+        for option in _FORWARD_KEYWORDS:
+            found.pop(option.lower(), None)
     by_dns = found.get("verifyhostkeydns", ["no"])[0].lower() not in ("no", "false")
     is_usual = found["userknownhostsfile"] is files and not by_dns
     found.setdefault("updatehostkeys", ["yes" if is_usual else "no"])

@@ -120,6 +120,20 @@ def parse_forwards(keywords: Mapping[str, tuple[str, ...]]) -> tuple[Forward, ..
     return (*local, *proxies, *remote)
 
 
+def print_forward(forward: Forward) -> str:
+    """Return a forward as ``ssh -G`` prints it: what :func:`parse_forwards` reads."""
+    listen = _printed(forward.listen)
+    if forward.target is not None:
+        return f"{listen} {_printed(forward.target)}"
+    return listen if forward.kind is ForwardKind.DYNAMIC else f"{listen} {_SOCKS}"
+
+
+def _printed(endpoint: Endpoint) -> str:
+    if isinstance(endpoint, UnixEndpoint):
+        return endpoint.path
+    return str(endpoint.port) if endpoint.host is None else f"[{endpoint.host}]:{endpoint.port}"
+
+
 def _parse_remote(line: str) -> Forward:
     listen_text, target_text = _split_line(line, ())
     if target_text == _SOCKS:
