@@ -46,8 +46,8 @@ ASKING = {
 }
 # Where a test has a keyword by its letter or in another word.
 LETTERS = {
-    "ciphers": "-c", "dynamicforward": "-D", "escapechar": '"-e"', "localforward": "-L",
-    "macs": "-m", "remoteforward": "-R", "canonicaldomains": "CanonicalDomains",
+    "bindinterface": '"-B"', "ciphers": "-c", "dynamicforward": "-D", "escapechar": '"-e"',
+    "localforward": "-L", "macs": "-m", "remoteforward": "-R",
     "checkhostip": "check_host_ip", "host": "block", "forwardx11trusted": '"-Y"',
     "hostname": "HostName",
 }  # fmt: skip
