@@ -31,7 +31,7 @@ SSH_FLAGS = {
     "f": "go to the background once logged in",
     "G": "show the configuration for this host, as ssh reads it, and exit",
     "g": "let other hosts connect to forwarded local ports",
-    "K": "pass Kerberos credentials on (not supported)",
+    "K": "log in with a Kerberos ticket and pass it on",
     "k": "Kerberos credentials stay here",
     "N": "no remote command: only forwards",
     "n": "take stdin from /dev/null",

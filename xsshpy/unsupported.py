@@ -11,7 +11,10 @@ from collections.abc import Mapping
 
 _NOTICES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "channeltimeout": (("none",), "idle channels stay open"),
-    "gssapidelegatecredentials": (("no",), "Kerberos is not used"),
+    "gssapiclientidentity": (("none",), "the default ticket is used"),
+    "gssapikeyexchange": (("no",), "the server proves itself by its host key"),
+    "gssapiserveridentity": (("none",), "the ticket is for the host's name"),
+    "gssapitrustdns": (("no",), "the ticket is for the name as it was given"),
     "logverbose": (("none",), "its patterns name lines of OpenSSH's own source"),
     # 20 milliseconds are the default of the versions that have it.
     "obscurekeystroketiming": (("no", "yes", "0", "20"), "keys are sent as they are typed"),

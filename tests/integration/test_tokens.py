@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import glob
 import importlib.util
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.support.beside import Beside, write_askpass
 from tests.support.clients import ClientHome
 from tests.support.processes import run
 from tests.support.sshd import SshServer, generate_key
+from tests.support.startfile import add_start_file, hide_module
 from tests.support.terminals import Terminal
 from tests.support.tools import require_tool, skip_or_fail
 
@@ -156,31 +156,11 @@ def test_without_the_package_a_line_names_it(carded: Beside, token: Token, tmp_p
     """Python finds no pkcs11 here, as where the extra was not installed."""
     generate_key(tmp_path / "key", "ed25519")
     carded.server.authorize(tmp_path / "key")  # type: ignore[union-attr]
-    hide_module("pkcs11", tmp_path, carded)
+    hide_module("pkcs11", tmp_path, carded.variables)
     words = ["-I", token.module, "-i", str(tmp_path / "key"), "server", "echo in"]
     done = carded.run("xssh", *words)
     assert (done.status, done.stdout) == (0, b"in\n")
     assert "pip install 'xsshpy[pkcs11]'" in done.stderr
-
-
-def hide_module(name: str, directory: Path, login: Beside) -> None:
-    """Let the programs that are started find no module of this name."""
-    text = (
-        "import sys\n"
-        "class Finder:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name.partition('.')[0] == {name!r}:\n"
-        "            raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Finder())\n"
-    )
-    add_start_file(directory, login, text)
-
-
-def add_start_file(directory: Path, login: Beside, text: str) -> None:
-    """Have Python run this at its start."""
-    (directory / "sitecustomize.py").write_text(text)
-    paths = [str(directory), os.getcwd(), os.environ.get("PYTHONPATH", "")]
-    login.variables["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
 
 
 # Security keys
@@ -236,7 +216,7 @@ def test_securitykeyprovider_none_passes_security_keys_over(
 def test_without_fido2_a_line_names_it(
     login: Beside, hosted: Path, other: Path, tmp_path: Path
 ) -> None:
-    hide_module("fido2", tmp_path, login)
+    hide_module("fido2", tmp_path, login.variables)
     done = login.run("xssh", "-i", str(hosted), "-i", str(other), "server", "echo in")
     assert (done.status, done.stdout) == (0, b"in\n")
     assert "pip install 'xsshpy[fido2]'" in done.stderr
@@ -259,7 +239,7 @@ asyncssh.sk_eddsa.sk_sign = sign
 
 def test_a_security_key_signs(login: Beside, hosted: Path, tmp_path: Path) -> None:
     """With a stand-in for the token: sshd takes the signature, and the touch is asked for."""
-    add_start_file(tmp_path, login, TOKEN.format(path=str(tmp_path / "secret")))
+    add_start_file(tmp_path, login.variables, TOKEN.format(path=str(tmp_path / "secret")))
     done = login.run("xssh", "-i", str(hosted), "server", "echo in")
     assert (done.status, done.stdout) == (0, b"in\n")
     assert done.stderr.startswith("Confirm user presence for key ED25519-SK SHA256:")
@@ -267,7 +247,7 @@ def test_a_security_key_signs(login: Beside, hosted: Path, tmp_path: Path) -> No
 
 def test_a_security_key_that_wants_its_pin(login: Beside, tmp_path: Path) -> None:
     path = make_hosted(tmp_path, login, flags=5)
-    add_start_file(tmp_path, login, TOKEN.format(path=str(tmp_path / "secret")))
+    add_start_file(tmp_path, login.variables, TOKEN.format(path=str(tmp_path / "secret")))
     done = login.run("xssh", "-i", str(path), "-oBatchMode=yes", "server", "echo in")
     assert done.status == 255
     assert "wants its PIN" in done.stderr

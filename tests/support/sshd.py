@@ -92,7 +92,8 @@ class ServerOptions:
     authorized_keys says before the client's key. ``accept_env``: patterns; none unless asked for,
     as upstream. ``path``: the session's PATH. ``password_hash``: a crypt(3) hash, which also turns
     password authentication on. ``host_key_types``: which keys the server has. ``x11``: whether
-    X11Forwarding is on. ``isolation``: "passwd" or "environment" (see the module).
+    X11Forwarding is on. ``isolation``: "passwd" or "environment" (see the module). ``inherited``:
+    variables of the server itself, which a session does not see.
     """
 
     user: str = "demo"
@@ -107,6 +108,7 @@ class ServerOptions:
     host_key_types: Sequence[str] = HOST_KEY_TYPES
     isolation: str = "passwd"
     environment: Mapping[str, str] = field(default_factory=dict)
+    inherited: Mapping[str, str] = field(default_factory=dict)
 
 
 class Reachable(Protocol):
@@ -168,7 +170,7 @@ class SshServer:
 
     def _isolate(self) -> dict[str, str]:
         if self.options.isolation != "passwd":
-            return dict(os.environ)
+            return {**os.environ, **self.options.inherited}
         account = account_environment(
             self.directory / "account",
             name=self.user,
@@ -176,7 +178,8 @@ class SshServer:
             shell=self.options.shell,
             password_hash=self.options.password_hash or "*",
         )
-        return {"PATH": os.environ.get("PATH", os.defpath), **account}
+        path = os.environ.get("PATH", os.defpath)
+        return {"PATH": path, **account, **self.options.inherited}
 
     def _set_env(self) -> str:
         variables = dict(self.options.environment)

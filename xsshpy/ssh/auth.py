@@ -17,7 +17,13 @@ from xsshpy.ssh.hostkey_policy import Feature
 from xsshpy.ssh.identities import KeyRing
 from xsshpy.ssh.keypairs import OfferedKeyPair
 
-DEFAULT_METHODS = ("gssapi-with-mic", "publickey", "keyboard-interactive", "password")
+DEFAULT_METHODS = (
+    "gssapi-with-mic",
+    "hostbased",
+    "publickey",
+    "keyboard-interactive",
+    "password",
+)
 _REMEMBERED_MESSAGES = 20
 
 
@@ -149,6 +155,8 @@ def methods_to_try(settings: Settings) -> list[str]:
     """Return the authentication methods that the settings allow, in the preferred order."""
     interactive = not settings.batch_mode
     allowed = {
+        "gssapi-with-mic": settings.login.gssapi,
+        "hostbased": settings.login.hostbased,
         "publickey": settings.pubkey_authentication,
         "keyboard-interactive": settings.kbd_interactive_authentication and interactive,
         "password": settings.password_authentication and interactive,

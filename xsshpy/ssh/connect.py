@@ -23,8 +23,10 @@ from xsshpy.ssh.failures import (
     explain_refused_jump,
     explain_silent_jump,
 )
+from xsshpy.ssh.hostbased import load_host_keys
 from xsshpy.ssh.hostkey_evidence import gather_evidence
 from xsshpy.ssh.hostkey_policy import Feature
+from xsshpy.ssh.kerberos import prepare_kerberos
 from xsshpy.ssh.options import connection_options
 from xsshpy.ssh.packet_log import PacketLog, Peer
 from xsshpy.ssh.resolve import resolve_settings
@@ -182,12 +184,16 @@ async def _handshake(
     login = Login(settings, console, lambda feature: feature not in verifier.disabled)
     options = connection_options(settings, login, evidence.algorithms)
     options.waiter = loop.create_future()
+    kerberos = await prepare_kerberos(settings, console)
 
     def factory() -> ClientConnection:
         made = ClientConnection(loop, options, verifier, login.step_succeeded)
         made.host_bound_signatures = settings.login.host_bound_signatures
         made.limit_keys(settings.rekey_bytes, settings.rekey_seconds)
         made.tell(_packet_log(settings, console, made, address))
+        made.host_key_pairs = load_host_keys(settings, console)
+        if kerberos is not None:
+            made.use_kerberos(kerberos)
         return made
 
     connection = await _attach(settings, factory, transport, carrier)

@@ -32,14 +32,17 @@ from asyncssh.constants import (
     MSG_USERAUTH_FAILURE,
 )
 from asyncssh.forward import SSHForwarder
+from asyncssh.gss import GSSBase  # type: ignore[attr-defined]  # the platform's
 from asyncssh.packet import SSHPacket, SSHPacketLogger, String
 from asyncssh.public_key import SigningKey
 
 from xsshpy.errors import HostKeyError
+from xsshpy.settings import local_user
 from xsshpy.ssh.agent import SessionBinding
 from xsshpy.ssh.agent_forward import open_forwarded_agent
 from xsshpy.ssh.binding import HOST_BOUND_METHOD, HostKeyWitness, takes_host_bound
 from xsshpy.ssh.observed import ObservedConnection
+from xsshpy.ssh.hostbased import HostKeyPair, name_this_host
 
 CONGESTED = 1 << 20
 """Bytes that may wait for the connection itself before those who feed it are asked to pause."""
@@ -146,6 +149,7 @@ class ClientConnection(ObservedConnection):
         self._witness = HostKeyWitness()
         self._server_takes_host_bound = False
         self.host_bound_signatures = True
+        self.host_key_pairs: list[HostKeyPair] = []
         self._question: asyncio.Task[None] | None = None
         self._held_up = False
         self._last_moved = loop.time()
@@ -360,6 +364,22 @@ class ClientConnection(ObservedConnection):
             )
         return self.forwarded
 
+    def use_kerberos(self, context: GSSBase) -> None:
+        """Let ``gssapi-with-mic`` be tried with this."""
+        self._gss = context
+        self._gss_mic_auth = True
+
+    async def host_based_auth_requested(self) -> tuple[HostKeyPair | None, str, str]:
+        """Return the next of this machine's host keys, and who vouches for whom."""
+        if not self.host_key_pairs:
+            return None, "", ""
+        pair = self.host_key_pairs.pop(0)
+        ours = self.get_extra_info("socket")
+        if ours is not None:
+            pair.socket_fd = ours.fileno()
+        name = await name_this_host(self.get_extra_info("sockname"))
+        return pair, name, local_user()
+
     def watch_writing(self, watcher: Callable[[bool], None]) -> None:
         """Call ``watcher(True)`` while the connection takes no more, and ``watcher(False)`` then.
 
@@ -440,7 +460,12 @@ class ClientConnection(ObservedConnection):
         if binding and self._server_takes_host_bound and self.host_bound_signatures:
             method, args = HOST_BOUND_METHOD, (*args, String(binding.host_key))
         with self._our_turn():
-            await super().send_userauth_request(method, *args, key=key, trivial=trivial)
+            try:
+                await super().send_userauth_request(method, *args, key=key, trivial=trivial)
+            except ValueError:
+                if method == b"hostbased":
+                    self.host_key_pairs.clear()  # what failed once would fail again
+                raise
 
     def cancel_question(self) -> None:
         """Take back a question that nobody will answer any more."""
