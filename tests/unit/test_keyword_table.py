@@ -39,7 +39,10 @@ NEWER = (
 # A value with which a keyword asks for something.
 ASKING = {
     "channeltimeout": "session=5m",
-    "gssapidelegatecredentials": "yes",
+    "gssapiclientidentity": "me",
+    "gssapikeyexchange": "yes",
+    "gssapiserveridentity": "host",
+    "gssapitrustdns": "yes",
     "logverbose": "kex.c:*",
     "obscurekeystroketiming": "80",
     "verifyhostkeydns": "yes",

@@ -41,8 +41,8 @@ from xsshpy.settings import local_user
 from xsshpy.ssh.agent import SessionBinding
 from xsshpy.ssh.agent_forward import open_forwarded_agent
 from xsshpy.ssh.binding import HOST_BOUND_METHOD, HostKeyWitness, takes_host_bound
-from xsshpy.ssh.observed import ObservedConnection
 from xsshpy.ssh.hostbased import HostKeyPair, name_this_host
+from xsshpy.ssh.observed import ObservedConnection
 
 CONGESTED = 1 << 20
 """Bytes that may wait for the connection itself before those who feed it are asked to pause."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 
 import asyncssh
 
@@ -18,6 +19,7 @@ from xsshpy.ssh.keyblob import KeyBlobError, parse_public_key
 from xsshpy.ssh.keyfiles import is_default, read_key_file
 
 _OPENSSH_HEADER = b"BEGIN OPENSSH PRIVATE KEY"
+_PEM_HEADER = re.compile(rb"^-----BEGIN ((RSA|DSA|EC|ENCRYPTED) )?PRIVATE KEY-----", re.MULTILINE)
 _UNPROTECTED = "@" * 59
 
 
@@ -77,8 +79,8 @@ class KeyUnlocker:
             if "passphrase" in str(error).lower():
                 return await self._ask_passphrase(path, data)
             self._console.debug(1, f"{path}: {error}")
-            # What is not in OpenSSH's own format is left to libcrypto there.
-            cause = "invalid format" if _OPENSSH_HEADER in data else "error in libcrypto"
+            # What OpenSSH can't read it leaves to libcrypto, which knows a key by its first line.
+            cause = "invalid format" if _PEM_HEADER.search(data) else "error in libcrypto"
             self._console.error(f'Load key "{path}": {cause}')
             return None
 
