@@ -79,7 +79,7 @@ def test_local_command_finds_the_forwards_open(pair: Pair) -> None:
     ],
     ids=str,
 )
-def test_remote_command_and_session_type(
+def test_remote_command_session_type_stdin_null(
     make_sshd: Callable[..., SshServer], client_home: ClientHome, words: list[str]
 ) -> None:
     server = make_sshd(config="Subsystem upper /usr/bin/tr a-z A-Z")

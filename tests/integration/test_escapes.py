@@ -73,7 +73,7 @@ TYPED = [
     [[], ["-e", "%"], ["-e", "^A"], ["-e", "none"], [COMMAND_LINE], ["-E", "/dev/null"], ["-q"]],
     ids=" ".join,
 )
-def test_what_is_shown(pair: Pair, spawn_in_pty: Spawn, words: list[str]) -> None:
+def test_escape_char_and_what_is_shown(pair: Pair, spawn_in_pty: Spawn, words: list[str]) -> None:
     """Byte for byte, but for doubled carriage returns and descriptors."""
     mark = {"%": "%", "^A": "\x01"}.get(words[-1] if words else "", "~")
     found = {}
@@ -201,7 +201,7 @@ def command(terminal: Terminal, line: str) -> str:
 
 
 @pytest.mark.parametrize("permitted", ["no", "yes"])
-def test_command_line(pair: Pair, spawn_in_pty: Spawn, permitted: str) -> None:
+def test_enable_escape_commandline(pair: Pair, spawn_in_pty: Spawn, permitted: str) -> None:
     """Each line is answered as ssh does, and the session goes on afterwards."""
     found = {}
     for program in PROGRAMS:
