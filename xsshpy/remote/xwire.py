@@ -109,13 +109,13 @@ class ClientReader:
     """What one X client sends: its setup, then its requests.
 
     ``inspected`` are the major opcodes whose requests come as ``Request``; ``whole`` is how many
-    bytes of each of them are gathered at least (8 to 262,144). Call ``receive_data``, then
+    bytes of each of them are gathered at least (8 to 4,194,304). Call ``receive_data``, then
     ``next_event`` until it returns ``NEED_DATA``.
     """
 
     def __init__(self, inspected: Iterable[int] = ALL_OPCODES, whole: int = 65536) -> None:
-        if not 8 <= whole <= 262144:
-            raise ValueError("whole must lie between 8 and 262144")
+        if not 8 <= whole <= 4194304:
+            raise ValueError("whole must lie between 8 and 4194304")
         self.order: Optional[ByteOrder] = None
         self.sequence = 0
         self._inspected = bytearray(256)

@@ -1,0 +1,468 @@
+"""One X client and its server, over a distance: what each sends, what each gets, and what is
+answered before the server could.
+
+Every request goes to the server. Where its reply is known, the client gets it at once; the server's
+own reply is compared when it comes, and dropped.
+
+Rules kept here:
+
+* Sans-IO; Python 3.6 and later, standard library only.
+* Replies reach the client in the order of its requests: one that is known waits behind those that
+  are not. Past a request that may or may not have a reply nothing is known.
+* A difference between what was said and what the server says is a misprediction: it is counted, and
+  its class of answers is switched off for everybody.
+* No error is invented. One that comes for a request which was answered already is a misprediction,
+  and reaches nobody, since the client has its answer.
+* What comes from the server after an early answer has an older sequence number than that answer. It
+  is raised to the last number that the client saw, as libraries take a lower one for a wrap.
+
+Follows the X Window System Protocol, version 11, §1 (sequence numbers), §4 (errors), §11 (events).
+"""
+
+import struct
+from collections import deque
+from typing import Deque, Dict, List, NamedTuple, Optional
+
+from .facts import PredictionClass, Record, ServerFacts, Told, parse_resource_range
+from .predict import GET_INPUT_FOCUS, Opinion, Predictor
+from .xextensions import ExtensionFilter
+from .xmessages import (
+    ERROR,
+    KEYMAP_NOTIFY,
+    REPLY,
+    Message,
+    NeedData,
+    ProtocolError,
+    Raw,
+    Request,
+    SetupReply,
+    SetupStatus,
+)
+from .xrequests import INTERN_ATOM, FactClass, Replies
+from .xwire import MAX_AWAITED, ClientReader, ServerReader
+
+PUT_IMAGE = 72
+GATHERED = 4 << 20
+"""Bytes of a request that are gathered: images up to this size can be sent as differences."""
+
+FOCUS_IN = 9
+FOCUS_OUT = 10
+MAPPING_NOTIFY = 34
+XKB_STATE_EVENTS = frozenset((2, 4, 5, 8))
+"""XKEYBOARD events that leave the keyboard's description as it is: state, indicators, bell."""
+
+INSPECTED = frozenset(range(1, 256)) - {127}
+"""All but NoOperation: each may matter to what is known, or have a reply."""
+
+_NOTES = 32
+"""Most notes that are kept for the log."""
+
+
+class Piece(NamedTuple):
+    """Bytes for the server; ``is_image`` where they are one whole PutImage."""
+
+    data: bytes
+    is_image: bool
+
+
+class Counters:
+    """What happened in one conversation. All are numbers of messages but those that say bytes."""
+
+    __slots__ = (
+        "answered_early",
+        "bytes_from_client",
+        "bytes_from_server",
+        "errors",
+        "images",
+        "mispredictions",
+        "replies",
+        "requests",
+        "stale",
+        "trips",
+        "waited_for",
+    )
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.replies = 0
+        self.answered_early = 0
+        self.trips = 0
+        """How often the client waited for the server: requests sent together count once."""
+        self.stale = 0
+        self.errors = 0
+        self.images = 0
+        self.bytes_from_client = 0
+        self.bytes_from_server = 0
+        self.mispredictions: Dict[PredictionClass, int] = {}
+        self.waited_for: Dict[int, int] = {}
+        """For each opcode, how many replies came from the server itself."""
+
+
+class _Pending:
+    """A request whose reply has not come from the server."""
+
+    __slots__ = ("answered", "opcode", "opinion", "sequence")
+
+    def __init__(self, sequence: int, opcode: int, opinion: Opinion) -> None:
+        self.sequence = sequence
+        self.opcode = opcode
+        self.opinion = opinion
+        self.answered = False
+
+
+class Conversation:
+    """One client in the byte order of the facts. ``reader`` has read its setup, and nothing after.
+
+    Feed it with ``receive_from_client`` and ``receive_from_server``; take what is to be sent from
+    ``take_for_server`` and ``take_for_client``. ProtocolError from either ends it.
+    """
+
+    def __init__(self, reader: ClientReader, facts: ServerFacts) -> None:
+        assert reader.order is facts.order
+        self.counters = Counters()
+        self.facts = facts
+        self.learned: List[Record] = []
+        """Questions about facts that the server had to be asked; to be taken and emptied."""
+        self.notes: List[str] = []
+        self._order = facts.order.value
+        self._client = reader
+        self._server = ServerReader(facts.order, inspect_all=True)
+        self._predictor: Optional[Predictor] = None
+        self._pending: Deque[_Pending] = deque()
+        self._unanswered: Deque[_Pending] = deque()
+        self._unknown = 0
+        self._for_server: List[Piece] = []
+        self._for_client: List[bytes] = []
+        self._last_sent = 0
+        self._last_seen = 0
+        self._trip_end = 0
+        self._early_sync = 0
+        self._dropping = 0
+
+    def take_for_server(self) -> List[Piece]:
+        """Return what is to be sent to the server, in order."""
+        pieces, self._for_server = self._for_server, []
+        return pieces
+
+    def take_for_client(self) -> bytes:
+        """Return what is to be sent to the client."""
+        pieces, self._for_client = self._for_client, []
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    # -- from the client --
+
+    def receive_from_client(self, data: bytes) -> None:
+        """Take bytes from the client. Raises ProtocolError."""
+        self.counters.bytes_from_client += len(data)
+        self._client.receive_data(data)
+        if self._predictor is not None:
+            self._read_requests(self._predictor)
+
+    def _read_requests(self, predictor: Predictor) -> None:
+        while True:
+            event = self._client.next_event()
+            if isinstance(event, Request):
+                self._last_seen = event.sequence
+                self._take_request(predictor, event)
+            elif isinstance(event, Raw):
+                self._for_server.append(Piece(event.data, False))
+                if self._client.sequence > self._last_seen:
+                    self._last_seen = self._client.sequence
+                    predictor.pass_unseen(self._last_seen)
+            elif isinstance(event, NeedData):
+                break
+        self.counters.requests = self._client.sequence
+        self._answer()
+
+    def _take_request(self, predictor: Predictor, request: Request) -> None:
+        opcode = request.opcode
+        is_image = opcode == PUT_IMAGE and len(request.data) == request.size
+        self._for_server.append(Piece(request.data, is_image))
+        if opcode == PUT_IMAGE:
+            self.counters.images += 1
+        opinion = predictor.consider(request)
+        if opinion.replies is Replies.NONE:
+            return
+        if len(self._pending) >= MAX_AWAITED:
+            raise ProtocolError("too many unanswered requests")
+        if self._unknown and opinion.answer is not None:
+            opinion = opinion._replace(answer=None)
+        pending = _Pending(request.sequence, opcode, opinion)
+        self._pending.append(pending)
+        self._unanswered.append(pending)
+        if opinion.replies is Replies.UNKNOWN:
+            self._unknown += 1
+
+    def _answer(self) -> None:
+        """Give the client the answers that are known and next in turn."""
+        while self._unanswered and self._unanswered[0].opinion.answer is not None:
+            pending = self._unanswered.popleft()
+            answer = pending.opinion.answer
+            assert answer is not None
+            pending.answered = True
+            self.counters.answered_early += 1
+            self.counters.replies += 1
+            self._note_reply(pending, answer)
+            if pending.opcode == GET_INPUT_FOCUS:
+                self._early_sync = pending.sequence
+            self._send(self._number(answer, pending.sequence), pending.sequence)
+
+    def _number(self, message: bytes, sequence: int) -> bytes:
+        number = struct.pack(self._order + "H", sequence & 0xFFFF)
+        return b"".join((message[:2], number, message[4:]))
+
+    def _send(self, message: bytes, sequence: int) -> None:
+        self._for_client.append(message)
+        self._last_sent = max(self._last_sent, sequence)
+
+    def _note_reply(self, pending: _Pending, reply: bytes) -> None:
+        """Do what a reply means for the framing of what follows."""
+        if self.facts.extensions.get(pending.opcode) == b"BIG-REQUESTS" and len(reply) >= 12:
+            maximum = struct.unpack_from(self._order + "I", reply, 8)[0]
+            self._client.enable_big_requests(maximum)
+
+    # -- from the server --
+
+    def receive_from_server(self, data: bytes) -> None:
+        """Take bytes from the server. Raises ProtocolError."""
+        self.counters.bytes_from_server += len(data)
+        self._server.receive_data(data)
+        while True:
+            event = self._server.next_event()
+            if isinstance(event, Message):
+                self._take_message(event)
+            elif isinstance(event, Raw):
+                self._take_rest(event.data)
+            elif isinstance(event, SetupReply):
+                self._take_setup(event)
+            else:
+                break
+        self._answer()
+
+    def _take_setup(self, setup: SetupReply) -> None:
+        self._for_client.append(setup.data)
+        if setup.status is not SetupStatus.SUCCESS:
+            return
+        base, mask = parse_resource_range(setup.data, self.facts.order)
+        self._predictor = Predictor(self.facts, base, mask)
+        self._read_requests(self._predictor)
+
+    def _take_rest(self, data: bytes) -> None:
+        """Take what follows the beginning of a long message."""
+        if self._dropping:
+            self._dropping = max(0, self._dropping - len(data))
+        else:
+            self._for_client.append(data)
+
+    def _take_message(self, message: Message) -> None:
+        if message.code == REPLY:
+            self._take_reply(message)
+        elif message.code == ERROR:
+            self._take_error(message)
+        else:
+            self._take_event(message)
+
+    def _take_reply(self, message: Message) -> None:
+        pending = self._find_pending(message.sequence & 0xFFFF)
+        if pending is None:
+            raise ProtocolError("a reply that no request can have")
+        self._server.sequence = pending.sequence
+        self._confirm(pending.sequence)
+        if pending.opinion.replies is not Replies.MANY or not message.data[1]:
+            self._pending.popleft()
+        self._learn(pending, message)
+        if pending.answered:
+            self._compare(pending, message)
+            self._dropping = message.size - len(message.data)
+            return
+        reply = message.data
+        if pending.opinion.alters is not None:
+            reply = pending.opinion.alters(reply)
+        if self._pending and self._pending[0] is pending:
+            self._send(reply, pending.sequence)  # more replies follow to the same request
+            return
+        self._unanswered.popleft()
+        self._note_reply(pending, reply)
+        self.counters.replies += 1
+        self._count_wait(pending)
+        self._send(reply, pending.sequence)
+        self._answer()
+
+    def _count_wait(self, pending: _Pending) -> None:
+        counted = self.counters.waited_for
+        counted[pending.opcode] = counted.get(pending.opcode, 0) + 1
+        if pending.sequence > self._trip_end:
+            self.counters.trips += 1
+            self._trip_end = self._client.sequence
+
+    def _find_pending(self, number: int) -> Optional[_Pending]:
+        """Return the request that a reply with these lower 16 bits belongs to.
+
+        The server answers in order, so it is the first that has one for sure, or one before it that
+        may have one.
+        """
+        for pending in self._pending:
+            if pending.sequence & 0xFFFF == number:
+                self._drop_before(pending.sequence)
+                return pending
+            if pending.opinion.replies is not Replies.UNKNOWN:
+                return None
+        return None
+
+    def _drop_before(self, sequence: int) -> None:
+        """Forget requests below ``sequence``: had they a reply, it would have come."""
+        while self._pending and self._pending[0].sequence < sequence:
+            gone = self._pending.popleft()
+            if gone.opinion.replies is Replies.UNKNOWN:
+                self._unknown -= 1
+            if self._unanswered and self._unanswered[0] is gone:
+                self._unanswered.popleft()
+                self._answer()
+
+    def _confirm(self, sequence: int) -> None:
+        if self._predictor is not None:
+            self._predictor.confirm(sequence)
+
+    def _learn(self, pending: _Pending, message: Message) -> None:
+        """Keep the server's reply where it is a fact that was not known."""
+        opinion = pending.opinion
+        if opinion.replies is Replies.UNKNOWN:
+            self._unknown -= 1
+        if message.size != len(message.data):
+            return
+        if pending.opcode == GET_INPUT_FOCUS:
+            self.facts.focus = message.data
+        elif opinion.key is not None and opinion.fact is not None:
+            if opinion.answer is None:
+                self._learn_fact(opinion.key, opinion.fact, message.data)
+        elif opinion.font is not None and len(message.data) >= 60:
+            self.facts.fonts[opinion.font] = message.data
+            self.learned.append(Record(Told.FONT, 0, opinion.font, b""))
+
+    def _learn_fact(self, key: bytes, fact: FactClass, reply: bytes) -> None:
+        if key[0] == INTERN_ATOM:
+            if not any(reply[8:12]):
+                fact = FactClass.ABSENT
+            else:
+                key = key[:1] + b"\0" + key[2:]
+        self.facts.learn(key, fact, reply)
+        self.learned.append(Record(Told.REPLY, fact.value, key, b""))
+
+    def _compare(self, pending: _Pending, message: Message) -> None:
+        answer, real = pending.opinion.answer, message.data
+        assert answer is not None
+        if pending.opinion.alters is not None:
+            real = pending.opinion.alters(real)
+        if real[1] == answer[1] and real[4:] == answer[4:]:
+            return
+        if pending.opcode == GET_INPUT_FOCUS:
+            # The focus moved between the answer and the question's arrival; XSync never looks.
+            self.counters.stale += 1
+            return
+        self._mispredicted(pending, "the server's reply differs")
+
+    def _mispredicted(self, pending: _Pending, how: str) -> None:
+        kind = pending.opinion.kind
+        if kind is None:
+            return
+        self._switch_off(
+            kind, "request {} (opcode {}): {}".format(pending.sequence, pending.opcode, how)
+        )
+
+    def _switch_off(self, kind: PredictionClass, why: str) -> None:
+        counted = self.counters.mispredictions
+        counted[kind] = counted.get(kind, 0) + 1
+        self.facts.switched_off.add(kind)
+        if len(self.notes) < _NOTES:
+            self.notes.append("misprediction of {}: {}".format(kind.value, why))
+
+    def _take_error(self, message: Message) -> None:
+        sequence = message.sequence
+        self.counters.errors += 1
+        self._drop_before(sequence)
+        self._confirm(sequence)
+        if self._predictor is not None:
+            self._predictor.follower.distrust(message.data[10])
+        pending = self._pending[0] if self._pending else None
+        if pending is not None and pending.sequence == sequence:
+            self._pending.popleft()
+            if pending.opinion.replies is Replies.UNKNOWN:
+                self._unknown -= 1
+            if pending.answered:
+                self._mispredicted(pending, "the server's answer is an error")
+                return
+            self._unanswered.popleft()
+            self._count_wait(pending)
+        elif sequence < self._early_sync:
+            self._switch_off(
+                PredictionClass.SYNC,
+                "request {} (opcode {}) failed".format(sequence, message.data[10]),
+            )
+        self._send_raised(message)
+        self._answer()
+
+    def _take_event(self, message: Message) -> None:
+        code = message.code & 0x7F
+        if code != KEYMAP_NOTIFY:
+            self._confirm(message.sequence - 1)
+        if code in (FOCUS_IN, FOCUS_OUT):
+            self.facts.focus = None
+        elif code == MAPPING_NOTIFY or self._is_keyboard_change(code, message.data):
+            self.facts.forget(FactClass.KEYBOARD)
+        elif self._is_screen_change(code):
+            self.facts.forget(FactClass.SCREENS)
+        if code == KEYMAP_NOTIFY:
+            self._for_client.append(message.data)
+        else:
+            self._send_raised(message)
+
+    def _is_keyboard_change(self, code: int, data: bytes) -> bool:
+        base = self.facts.event_bases.get(b"XKEYBOARD")
+        return base is not None and code == base and data[1] not in XKB_STATE_EVENTS
+
+    def _is_screen_change(self, code: int) -> bool:
+        base = self.facts.event_bases.get(b"RANDR")
+        return base is not None and code in (base, base + 1)
+
+    def _send_raised(self, message: Message) -> None:
+        if message.sequence < self._last_sent:
+            self._for_client.append(self._number(message.data, self._last_sent))
+        else:
+            self._send(message.data, message.sequence)
+
+
+class PlainConversation:
+    """One client that nothing is predicted for: the hidden extensions are all that is altered."""
+
+    def __init__(self, reader: ClientReader) -> None:
+        self.counters = Counters()
+        self.learned: List[Record] = []
+        self.notes: List[str] = []
+        self._filter = ExtensionFilter(reader)
+        self._for_server: List[Piece] = []
+        self._for_client: List[bytes] = []
+
+    def receive_from_client(self, data: bytes) -> None:
+        """Take bytes from the client. Raises ProtocolError."""
+        self.counters.bytes_from_client += len(data)
+        self._for_server.extend(Piece(each, False) for each in self._filter.pass_to_server(data))
+
+    def receive_from_server(self, data: bytes) -> None:
+        """Take bytes from the server. Raises ProtocolError."""
+        self.counters.bytes_from_server += len(data)
+        self._for_client.extend(self._filter.pass_to_client(data))
+
+    def take_for_server(self) -> List[Piece]:
+        """Return what is to be sent to the server, in order."""
+        pieces, self._for_server = self._for_server, []
+        return pieces
+
+    def take_for_client(self) -> bytes:
+        """Return what is to be sent to the client."""
+        pieces, self._for_client = self._for_client, []
+        return b"".join(pieces)
+
+
+def build_conversation_reader() -> ClientReader:
+    """Return a reader that sees what a conversation must see."""
+    return ClientReader(INSPECTED, GATHERED)

@@ -1,0 +1,207 @@
+"""Follows one X client's RENDER requests that have no reply, and judges which of them are safe.
+
+As in ``follow``: a safe request cannot fail and cannot cause an event. Text and anti-aliased
+drawing of all toolkits come this way.
+
+Rules kept here: sans-IO; Python 3.6 and later, standard library only.
+
+Follows the X Rendering Extension 0.11.
+"""
+
+import struct
+from typing import Dict, Optional
+
+from .facts import ServerFacts
+from .follow import RISKY, SAFE, Follower, Handler
+from .resources import Picture, Pixmap
+from .xmessages import Request
+
+SMALL_PICTURE_VALUES = {0: 4, 7: 2, 8: 2, 9: 2, 10: 2, 12: 2}
+"""Components of a picture, by the bit of the value mask, that take values below a limit: repeat,
+graphics exposures, subwindow mode, poly edge, poly mode, component alpha."""
+
+LAST_PLAIN_OPERATOR = 13
+OTHER_GLYPHS = 255
+
+
+class RenderFollower:
+    """Judges RENDER's requests: ``handlers`` by minor opcode. Pictures lie in the resources."""
+
+    def __init__(self, facts: ServerFacts, follower: Follower) -> None:
+        self._facts = facts
+        self._follower = follower
+        self._resources = follower.resources
+        self._order = facts.order.value
+        self.handlers: Dict[int, Handler] = {
+            4: self._create_picture,
+            5: self._change_picture,
+            6: self._set_clip_rectangles,
+            7: self._free_picture,
+            8: self._composite,
+            10: self._draw_shapes,
+            11: self._draw_shapes,
+            12: self._draw_shapes,
+            13: self._draw_shapes,
+            17: self._create_glyph_set,
+            19: self._free_glyph_set,
+            20: self._add_glyphs,
+            23: self._composite_glyphs,
+            24: self._composite_glyphs,
+            25: self._composite_glyphs,
+            26: self._fill_rectangles,
+            27: self._create_cursor,
+            33: self._create_solid_fill,
+        }
+
+    # -- pictures --
+
+    def _create_picture(self, request: Request) -> bool:
+        data = request.data
+        if len(data) != request.size or len(data) < 20:
+            return RISKY
+        identifier, drawable_id, format_id, mask = struct.unpack_from(self._order + "IIII", data, 4)
+        drawable = self._resources.drawable(drawable_id)
+        if drawable is None or not self._resources.is_free(identifier):
+            return RISKY
+        if self._facts.picture_formats.get(format_id) != drawable.depth:
+            return RISKY
+        if not self._are_small(data, 20, mask):
+            return RISKY
+        self._resources.pictures[identifier] = Picture(drawable_id, drawable.depth)
+        return SAFE
+
+    def _are_small(self, data: bytes, start: int, mask: int) -> bool:
+        """Tell whether a value list is as long as its mask says and has only harmless values."""
+        position = start
+        for bit in range(32):
+            if not mask >> bit & 1:
+                continue
+            if bit not in SMALL_PICTURE_VALUES or position + 4 > len(data):
+                return False
+            value = struct.unpack_from(self._order + "I", data, position)[0]
+            if value >= SMALL_PICTURE_VALUES[bit]:
+                return False
+            position += 4
+        return position == len(data)
+
+    def _change_picture(self, request: Request) -> bool:
+        data = request.data
+        if len(data) != request.size or len(data) < 12:
+            return RISKY
+        identifier, mask = struct.unpack_from(self._order + "II", data, 4)
+        return identifier in self._resources.pictures and self._are_small(data, 12, mask)
+
+    def _set_clip_rectangles(self, request: Request) -> bool:
+        picture = self._picture_at(request, 4)
+        return picture is not None and request.size >= 12 and (request.size - 12) % 8 == 0
+
+    def _free_picture(self, request: Request) -> bool:
+        return self._follower.free(self._resources.pictures, request)
+
+    def _create_solid_fill(self, request: Request) -> bool:
+        if len(request.data) != 16:
+            return RISKY
+        identifier = struct.unpack_from(self._order + "I", request.data, 4)[0]
+        if not self._resources.is_free(identifier):
+            return RISKY
+        self._resources.pictures[identifier] = Picture(0, 32)
+        return SAFE
+
+    def _picture_at(self, request: Request, position: int) -> Optional[Picture]:
+        if len(request.data) < position + 4:
+            return None
+        identifier = struct.unpack_from(self._order + "I", request.data, position)[0]
+        return self._resources.pictures.get(identifier)
+
+    # -- drawing --
+
+    def _draws_on(self, request: Request, position: int) -> bool:
+        """Take note of drawing on a picture; return whether it is one that can be drawn on."""
+        picture = self._picture_at(request, position)
+        drawable = self._resources.drawable(picture.drawable) if picture is not None else None
+        if drawable is None:
+            self._resources.epoch += 1
+            return False
+        self._follower.touch(drawable)
+        return True
+
+    def _is_source(self, request: Request, position: int) -> bool:
+        return self._picture_at(request, position) is not None
+
+    def _composite(self, request: Request) -> bool:
+        drawn = self._draws_on(request, 16)
+        if len(request.data) != 36 or request.data[4] > LAST_PLAIN_OPERATOR:
+            return RISKY
+        masked = any(request.data[12:16])
+        return (
+            drawn and self._is_source(request, 8) and (not masked or self._is_source(request, 12))
+        )
+
+    def _draw_shapes(self, request: Request) -> bool:
+        self._draws_on(request, 12)
+        return RISKY
+
+    def _fill_rectangles(self, request: Request) -> bool:
+        drawn = self._draws_on(request, 8)
+        right = request.size >= 20 and (request.size - 20) % 8 == 0
+        return drawn and right and request.data[4] <= LAST_PLAIN_OPERATOR
+
+    # -- glyphs --
+
+    def _create_glyph_set(self, request: Request) -> bool:
+        if len(request.data) != 12:
+            return RISKY
+        identifier, format_id = struct.unpack_from(self._order + "II", request.data, 4)
+        depth = self._facts.picture_formats.get(format_id)
+        if depth is None or not self._resources.is_free(identifier):
+            return RISKY
+        self._resources.glyph_sets[identifier] = depth
+        return SAFE
+
+    def _free_glyph_set(self, request: Request) -> bool:
+        return self._follower.free(self._resources.glyph_sets, request)
+
+    def _add_glyphs(self, request: Request) -> bool:
+        data = request.data
+        if len(data) != request.size or len(data) < 12:
+            return RISKY
+        identifier, count = struct.unpack_from(self._order + "II", data, 4)
+        depth = self._resources.glyph_sets.get(identifier)
+        images = 12 + 16 * count
+        if depth not in (1, 8, 32) or images > len(data):
+            return RISKY
+        size = 0
+        for position in range(12 + 4 * count, images, 12):
+            width, height = struct.unpack_from(self._order + "HH", data, position)
+            size += (width * depth + 31) // 32 * 4 * height
+        return bool(images + size == len(data))
+
+    def _composite_glyphs(self, request: Request) -> bool:
+        drawn = self._draws_on(request, 12)
+        data = request.data
+        if not drawn or len(data) != request.size or len(data) < 28:
+            return RISKY
+        format_id, glyphs = struct.unpack_from(self._order + "II", data, 16)
+        known = glyphs in self._resources.glyph_sets and self._is_source(request, 8)
+        if not known or data[4] > LAST_PLAIN_OPERATOR:
+            return RISKY
+        if format_id and format_id not in self._facts.picture_formats:
+            return RISKY
+        unit = {23: 1, 24: 2, 25: 4}[data[1]]
+        position = 28
+        while position + 8 <= len(data) and data[position] != OTHER_GLYPHS:
+            position += 8 + (data[position] * unit + 3 & ~3)
+        return position == len(data)
+
+    def _create_cursor(self, request: Request) -> bool:
+        if len(request.data) != 16:
+            return RISKY
+        identifier, _, x, y = struct.unpack_from(self._order + "IIHH", request.data, 4)
+        picture = self._picture_at(request, 8)
+        pixmap = self._resources.drawable(picture.drawable) if picture is not None else None
+        if not isinstance(pixmap, Pixmap) or pixmap.depth != 32:
+            return RISKY
+        if x >= pixmap.width or y >= pixmap.height or not self._resources.is_free(identifier):
+            return RISKY
+        self._resources.cursors[identifier] = True
+        return SAFE

@@ -1,0 +1,321 @@
+"""What may be answered before the X server does, for one client.
+
+For each request that the client sends, an *opinion*: how many replies it has, the reply if it is
+known, and whether the request is safe (see ``follow``). Only what is immutable, followed from being
+told of each change, or decided by this client's own requests is known.
+
+Rules kept here: sans-IO; Python 3.6 and later, standard library only. The predictor is told what
+the server confirmed; it never sees a reply itself. Between GrabServer and UngrabServer nothing is
+known that others may change.
+
+Follows the X Window System Protocol, version 11, §9.
+"""
+
+import struct
+from typing import Callable, Dict, NamedTuple, Optional
+
+from .facts import CLASS_OF_FACT, COHERENT, Z_PIXMAP, PredictionClass, ServerFacts
+from .follow import Follower
+from .follow_render import RenderFollower
+from .resources import INPUT_ONLY, Resources, Window
+from .xextensions import hide_extension_answer, hide_listed_extensions, parse_extension_query
+from .xmessages import LIST_EXTENSIONS, QUERY_EXTENSION, Request
+from .xrequests import (
+    CORE_FACTS,
+    EXTENSION_FACTS,
+    FACT_LIMIT,
+    FIRST_EXTENSION_OPCODE,
+    INTERN_ATOM,
+    FactClass,
+    Replies,
+    canonicalise,
+    canonicalise_core,
+    core_replies,
+    extension_replies,
+)
+
+GET_INPUT_FOCUS = 43
+GRAB_SERVER = 36
+UNGRAB_SERVER = 37
+IMAGE_LIMIT = 1 << 20
+"""Longest image that is made up here (bytes)."""
+
+
+class Opinion(NamedTuple):
+    """What is known of one request.
+
+    ``answer`` is its reply, with any sequence number, where it is known now; ``kind`` the class
+    that the answer belongs to. ``key`` and ``fact`` are set where the server's reply is worth
+    keeping. ``alters`` is how the server's own reply must be changed before the client sees it.
+    """
+
+    replies: Replies
+    safe: bool
+    answer: Optional[bytes] = None
+    kind: Optional[PredictionClass] = None
+    key: Optional[bytes] = None
+    fact: Optional[FactClass] = None
+    alters: Optional[Callable[[bytes], bytes]] = None
+    font: Optional[bytes] = None
+
+
+VOID_SAFE = Opinion(Replies.NONE, True)
+VOID_RISKY = Opinion(Replies.NONE, False)
+UNKNOWN = Opinion(Replies.UNKNOWN, False)
+WAITS_RISKY = Opinion(Replies.ONE, False)
+WAITS_SAFE = Opinion(Replies.ONE, True)
+
+ABSENT = bytes((1,)) + bytes(31)
+"""QueryExtension's reply for an extension that is not there."""
+
+
+class Predictor:
+    """The opinions about one client's requests. ``facts`` are shared with others."""
+
+    def __init__(self, facts: ServerFacts, resource_base: int, resource_mask: int) -> None:
+        self.facts = facts
+        self.follower = Follower(facts, Resources(resource_base, resource_mask))
+        self.resources = self.follower.resources
+        self._render = RenderFollower(facts, self.follower)
+        self._order = facts.order.value
+        self._int = struct.Struct(self._order + "I")
+        self._short = struct.Struct(self._order + "H")
+        self._risky_sequence = 0
+        self._confirmed = 0
+        self._grabbed = False
+        self._handlers: Dict[int, Callable[[Request], Opinion]] = {
+            3: self._get_window_attributes,
+            14: self._get_geometry,
+            20: self._get_property,
+            47: self._query_font,
+            73: self._get_image,
+            84: self._alloc_color,
+            91: self._query_colors,
+            GET_INPUT_FOCUS: self._get_input_focus,
+            QUERY_EXTENSION: self._query_extension,
+            LIST_EXTENSIONS: self._list_extensions,
+        }
+
+    def confirm(self, sequence: int) -> None:
+        """Take note that the server has carried out everything up to ``sequence``."""
+        if sequence > self._confirmed:
+            self._confirmed = sequence
+
+    def pass_unseen(self, sequence: int) -> None:
+        """Take note of requests, up to ``sequence``, that nobody looked at."""
+        self._risky_sequence = sequence
+        self.resources.epoch += 1
+
+    def consider(self, request: Request) -> Opinion:
+        """Return the opinion about a request; it takes its place among those before it."""
+        opinion = self._consider(request)
+        if not opinion.safe:
+            self._risky_sequence = request.sequence
+        return opinion
+
+    def _consider(self, request: Request) -> Opinion:
+        opcode = request.opcode
+        handler = self._handlers.get(opcode)
+        if handler is not None:
+            return handler(request)
+        follow = self.follower.core.get(opcode)
+        if follow is not None:
+            if opcode == GRAB_SERVER:
+                self._grabbed = True
+            elif opcode == UNGRAB_SERVER:
+                self._grabbed = False
+            return VOID_SAFE if follow(request) else VOID_RISKY
+        if opcode in CORE_FACTS:
+            return self._core_fact(request)
+        if opcode >= FIRST_EXTENSION_OPCODE:
+            return self._extension(request)
+        self.resources.epoch += 1
+        return Opinion(core_replies(opcode), False)
+
+    def _may(self, kind: PredictionClass) -> bool:
+        """Tell whether answers of a class may be given now."""
+        if kind in self.facts.switched_off:
+            return False
+        return not (self._grabbed and kind in COHERENT)
+
+    def _known(self, kind: PredictionClass, answer: Optional[bytes]) -> Opinion:
+        """Return the opinion on a request that can't fail, and may have a known answer."""
+        if answer is None or not self._may(kind):
+            return WAITS_SAFE if answer is not None else WAITS_RISKY
+        return Opinion(Replies.ONE, True, answer, kind)
+
+    # -- facts --
+
+    def _core_fact(self, request: Request) -> Opinion:
+        key = None
+        if request.size == len(request.data) <= FACT_LIMIT:
+            key = canonicalise_core(request.data, self._read_short)
+        if key is None or not self._is_about_server(request):
+            return WAITS_RISKY
+        return self._fact(key, CORE_FACTS[request.opcode][0])
+
+    def _read_short(self, data: bytes, position: int) -> int:
+        value: int = self._short.unpack_from(data, position)[0]
+        return value
+
+    def _is_about_server(self, request: Request) -> bool:
+        """Tell whether what is asked does not depend on the client's own resources."""
+        if request.opcode in (85, 92):
+            return self._int.unpack_from(request.data, 4)[0] in self.facts.colormaps
+        if request.opcode in (14, 97):
+            return self._int.unpack_from(request.data, 4)[0] in self.facts.screens
+        return True
+
+    def _fact(self, key: bytes, fact: FactClass) -> Opinion:
+        is_atom = key[0] == INTERN_ATOM
+        found = self.facts.find_atom(key) if is_atom else self.facts.replies.get(key)
+        if found is None:
+            return Opinion(Replies.ONE, False, key=key, fact=fact)
+        kind = CLASS_OF_FACT[found[0]]
+        if not self._may(kind):
+            return Opinion(Replies.ONE, True, key=key, fact=fact)
+        return Opinion(Replies.ONE, True, found[1], kind, key, fact)
+
+    def _query_extension(self, request: Request) -> Opinion:
+        name = parse_extension_query(request, self.facts.order)
+        opinion = self._core_fact(request)
+        if name in self.facts.hidden:
+            # The truth about it is nobody's to know: not kept, and not compared either.
+            return Opinion(
+                Replies.ONE, True, ABSENT, PredictionClass.FACTS, alters=hide_extension_answer
+            )
+        return opinion
+
+    def _list_extensions(self, request: Request) -> Opinion:
+        opinion = self._core_fact(request)
+        answer = None if opinion.answer is None else self._hide_listed(opinion.answer)
+        return opinion._replace(answer=answer, alters=self._hide_listed)
+
+    def _hide_listed(self, reply: bytes) -> bytes:
+        return hide_listed_extensions(reply, self.facts.order, self.facts.hidden)
+
+    def _extension(self, request: Request) -> Opinion:
+        name = self.facts.extensions.get(request.opcode)
+        minor = request.data[1]
+        known = EXTENSION_FACTS.get((name, minor)) if name is not None else None
+        if known is not None and request.size == len(request.data) <= FACT_LIMIT:
+            key = canonicalise(request.data, known[1])
+            if key is not None:
+                return self._fact(key, known[0])
+        replies = extension_replies(name, minor)
+        if name == b"RENDER":
+            follow = self._render.handlers.get(minor)
+            if follow is not None:
+                return VOID_SAFE if follow(request) else VOID_RISKY
+        if name not in (b"RENDER", b"XKEYBOARD", b"XInputExtension", b"RANDR"):
+            self.resources.epoch += 1
+        return Opinion(replies, False)
+
+    def _get_property(self, request: Request) -> Opinion:
+        answer = self.facts.answer_property(request.data)
+        return self._known(PredictionClass.PROPERTIES, answer)
+
+    def _alloc_color(self, request: Request) -> Opinion:
+        return self._known(PredictionClass.COLOURS, self.facts.answer_colour(request.data))
+
+    def _query_colors(self, request: Request) -> Opinion:
+        answer = None
+        if len(request.data) == request.size:
+            answer = self.facts.answer_colours(request.data)
+        return self._known(PredictionClass.COLOURS, answer)
+
+    def _query_font(self, request: Request) -> Opinion:
+        if len(request.data) != 8:
+            return WAITS_RISKY
+        name = self.resources.fonts.get(self._int.unpack_from(request.data, 4)[0])
+        answer = self.facts.fonts.get(name) if name is not None else None
+        if answer is not None:
+            return self._known(PredictionClass.FONTS, answer)
+        return Opinion(Replies.ONE, False, font=name)
+
+    # -- what the client itself decided --
+
+    def _window(self, request: Request) -> Optional[Window]:
+        if len(request.data) != 8:
+            return None
+        return self.resources.windows.get(self._int.unpack_from(request.data, 4)[0])
+
+    def _get_window_attributes(self, request: Request) -> Opinion:
+        window = self._window(request)
+        if window is None:
+            return self._get_root_attributes(request)
+        shown = window.is_shown
+        screen = self.facts.screens[window.root]
+        colormap = window.attribute("colormap", screen.colormap)
+        if not window.settled or window.mapped is None or colormap != screen.colormap:
+            return WAITS_SAFE
+        if window.mapped and shown is None:
+            return WAITS_SAFE
+        state = 0 if not window.mapped else 2 if shown else 1
+        answer = struct.pack(
+            self._order + "BBHIIHBBIIBBBBIIIHxx",
+            *(1, window.attribute("backing_store"), 0, 3, window.visual, window.kind),
+            *(window.attribute("bit_gravity"), window.attribute("win_gravity", 1)),
+            *(window.attribute("backing_planes", 0xFFFFFFFF), window.attribute("backing_pixel")),
+            *(window.attribute("save_under"), int(window.kind != INPUT_ONLY), state),
+            *(window.attribute("override_redirect"), colormap),
+            *(window.event_mask, window.event_mask, window.attribute("do_not_propagate")),
+        )
+        return self._known(PredictionClass.WINDOWS, answer)
+
+    def _get_root_attributes(self, request: Request) -> Opinion:
+        if len(request.data) != 8:
+            return WAITS_RISKY
+        root = self._int.unpack_from(request.data, 4)[0]
+        mask = self.follower.root_masks.get(root, 0)
+        return self._known(PredictionClass.ROOT, self.facts.answer_root_attributes(root, mask))
+
+    def _get_geometry(self, request: Request) -> Opinion:
+        window = self._window(request)
+        if window is not None:
+            if not window.settled:
+                return WAITS_SAFE
+            place = (window.x, window.y, window.width, window.height, window.border)
+            return self._geometry(PredictionClass.WINDOWS, window.depth, window.root, place)
+        if len(request.data) == 8:
+            pixmap = self.resources.pixmaps.get(self._int.unpack_from(request.data, 4)[0])
+            if pixmap is not None:
+                place = (0, 0, pixmap.width, pixmap.height, 0)
+                return self._geometry(PredictionClass.PIXMAPS, pixmap.depth, pixmap.root, place)
+        return self._core_fact(request)
+
+    def _geometry(
+        self, kind: PredictionClass, depth: int, root: int, place: "tuple[int, ...]"
+    ) -> Opinion:
+        answer = struct.pack(self._order + "BBHIIhhHHH10x", 1, depth, 0, 0, root, *place)
+        return self._known(kind, answer)
+
+    def _get_image(self, request: Request) -> Opinion:
+        data = request.data
+        if len(data) != 20:
+            return WAITS_RISKY
+        identifier, x, y, width, height, planes = struct.unpack_from(
+            self._order + "IhhHHI", data, 4
+        )
+        pixmap = self.resources.pixmaps.get(identifier)
+        if pixmap is None or pixmap.colour is None or pixmap.epoch != self.resources.epoch:
+            return WAITS_RISKY
+        layout = self.facts.formats.get(pixmap.depth)
+        whole = planes & 0xFFFFFF == 0xFFFFFF and data[1] == Z_PIXMAP and pixmap.depth == 24
+        inside = x >= 0 and y >= 0 and x + width <= pixmap.width and y + height <= pixmap.height
+        if not (whole and inside and width and height):
+            return WAITS_RISKY
+        if layout is None or layout.bits_per_pixel != 32 or width * height * 4 > IMAGE_LIMIT:
+            return WAITS_SAFE
+        head = struct.pack(self._order + "BBHII20x", 1, pixmap.depth, 0, width * height, 0)
+        pixel = struct.pack(self._order + "I", pixmap.colour & 0xFFFFFF)
+        return self._known(PredictionClass.PIXMAPS, head + pixel * (width * height))
+
+    # -- XSync --
+
+    def _get_input_focus(self, request: Request) -> Opinion:
+        answer = self.facts.focus
+        settled = self._risky_sequence <= self._confirmed
+        if answer is None or not settled or self._grabbed or not self._may(PredictionClass.SYNC):
+            return WAITS_SAFE
+        return Opinion(Replies.ONE, True, answer, PredictionClass.SYNC)
