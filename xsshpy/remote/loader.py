@@ -1,0 +1,96 @@
+"""Receives the agent's modules on stdin and starts them: the first to run on the other host.
+
+This source travels inside the command line and is carried out by ``python -c``, with a nonce as its
+argument. It says on stdout, in one line, what it found; then it reads a length in a line of its own
+and that many bytes: the modules, compressed. Nothing is written to the disk. An interpreter that is
+too old says so and leaves stdin alone for the next candidate, therefore this file must compile on
+Python 2.7.
+"""
+
+import os
+import sys
+
+OLDEST = (3, 6)
+TOO_OLD = 65
+LONGEST = 1 << 22
+
+
+def say(stage, **facts):
+    """Write one stage line; values never hold spaces or line ends."""
+    words = ["xssh-agent", sys.argv[1], stage]
+    for name in sorted(facts):
+        value = "".join(letter if " " < letter < "\x7f" else "?" for letter in str(facts[name]))
+        words.append(name + "=" + value)
+    # A line of its own, whatever a start file wrote before without ending its line.
+    os.write(1, ("\n" + " ".join(words) + "\n").encode("ascii"))
+
+
+def read_exactly(size):
+    """Return ``size`` bytes of stdin; ends the process where stdin ends before."""
+    pieces = []
+    while size:
+        piece = os.read(0, min(size, 65536))
+        if not piece:
+            sys.exit(0)
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
+
+
+def receive():
+    """Return the modules as pairs of name and source, in the order in which they are to be run."""
+    import zlib
+
+    digits = b""
+    while not digits.endswith(b"\n"):
+        if len(digits) > 8:
+            raise ValueError("no length")
+        digits += read_exactly(1)
+    size = int(digits)
+    if size > LONGEST:
+        raise ValueError("too long")
+    text = zlib.decompress(read_exactly(size))
+    modules = []
+    while text:
+        head, text = text.split(b"\n", 1)
+        name, length = head.split()
+        modules.append((name.decode("ascii"), text[: int(length)]))
+        text = text[int(length) :]
+    return modules
+
+
+def load(modules):
+    """Make a package of the modules, in memory alone."""
+    package = type(sys)("xssh_agent")
+    package.__path__ = []
+    sys.modules["xssh_agent"] = package
+    for name, source in modules:
+        full = "xssh_agent." + name
+        module = type(sys)(full)
+        module.__package__ = "xssh_agent"
+        sys.modules[full] = module
+        setattr(package, name, module)
+        exec(compile(source, full, "exec", 0, True), module.__dict__)
+
+
+def main():
+    """Say what is here, receive the modules, and run the last of them."""
+    version = ".".join(str(number) for number in sys.version_info[:3])
+    if sys.version_info < OLDEST:
+        say("old", python=version)
+        sys.exit(TOO_OLD)
+    # What lies in the home directory must not stand in for a module of the standard library.
+    sys.path[:] = [entry for entry in sys.path if entry]
+    say("hello", python=version, executable=sys.executable)
+    try:
+        modules = receive()
+        load(modules)
+        serve = sys.modules["xssh_agent." + modules[-1][0]].serve
+    except Exception as error:
+        say("failed", reason=type(error).__name__)
+        sys.stderr.write("%s: %s\n" % (type(error).__name__, error))
+        sys.exit(1)
+    serve(say)
+
+
+main()
