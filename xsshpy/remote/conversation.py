@@ -97,6 +97,19 @@ class Counters:
         self.waited_for: Dict[int, int] = {}
         """For each opcode, how many replies came from the server itself."""
 
+    def describe(self) -> Dict[str, int]:
+        """Return the counters by name; those of a kind have the kind in their names."""
+        plain = {
+            name: getattr(self, name)
+            for name in self.__slots__
+            if name not in ("mispredictions", "waited_for")
+        }
+        for kind, count in self.mispredictions.items():
+            plain["mispredicted_" + kind.value.replace(" ", "_")] = count
+        for opcode, count in self.waited_for.items():
+            plain["waited_{}".format(opcode)] = count
+        return plain
+
 
 class _Pending:
     """A request whose reply has not come from the server."""

@@ -358,6 +358,7 @@ class Told(Enum):
     UNKNOWN_PROPERTY = 5
     FOCUS = 6
     MANAGED = 7
+    SETUP = 8
 
 
 class Record(NamedTuple):
@@ -450,6 +451,10 @@ def _take_focus(facts: ServerFacts, record: Record) -> None:
     facts.focus = record.value
 
 
+def _take_setup(facts: ServerFacts, record: Record) -> None:
+    """The facts were made of it."""
+
+
 def _take_managed(facts: ServerFacts, record: Record) -> None:
     facts.managed = bool(record.detail)
 
@@ -463,4 +468,5 @@ _TAKERS = {
     Told.UNKNOWN_PROPERTY: _take_property,
     Told.FOCUS: _take_focus,
     Told.MANAGED: _take_managed,
+    Told.SETUP: _take_setup,
 }

@@ -36,11 +36,20 @@ LITTLE = 4096
 CREDIT_STEP = 64 * 1024
 """What a client's data adds up to before it is confirmed (bytes)."""
 
+FULL_IMAGES = 32 << 20
+SPARE_IMAGES = 1 << 20
+CLIENTS_WITH_FULL_IMAGES = 8
+
 CONTROL_LIMIT = 4096
 """Most control frames that may wait; a peer that reads none of them is no peer."""
 
 Encoder = Callable[[int, bytes], Frame]
 """Makes the frame of a client's image, at the moment when it is sent."""
+
+
+def image_budget(client: int) -> int:
+    """Return how many bytes of images both ends remember for a client: the first few have most."""
+    return FULL_IMAGES if client <= CLIENTS_WITH_FULL_IMAGES else SPARE_IMAGES
 
 
 class _Item:

@@ -36,8 +36,11 @@ MODULES = (
     "predict",
     "conversation",
     "frames",
+    "payloads",
     "images",
     "pace",
+    "link",
+    "listener",
     "server",
 )
 """The agent's modules below ``xsshpy.remote``, each after those that it imports."""

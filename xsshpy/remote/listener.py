@@ -1,0 +1,211 @@
+"""The display on the other host: its port, its cookie, its Xauthority file.
+
+X clients find a display by the name ``localhost:N.0``, which is port 6000+N of the loopback
+address, and its cookie by the file that XAUTHORITY names. Both are made here, and taken away again.
+
+Rules kept here: all addresses of localhost are taken or none, so that nobody else can answer at one
+of them; the cookie is made here and stays here; what is written lies in a directory of its own that
+nobody else may enter. Python 3.6 and later, standard library only.
+
+Follows the Xau library's file format, and sshd's choice of display numbers.
+"""
+
+import errno
+import os
+import socket
+import struct
+from typing import List, Optional, Tuple
+
+FIRST_DISPLAY = 10
+LAST_DISPLAY = 999
+FIRST_PORT = 6000
+BACKLOG = 128
+
+COOKIE_NAME = b"MIT-MAGIC-COOKIE-1"
+COOKIE_LENGTH = 16
+
+FAMILY_INTERNET = 0
+FAMILY_INTERNET6 = 6
+FAMILY_LOCAL = 256
+
+LAST_RESORTS = ("/tmp", "/var/tmp")  # noqa: S108 - a directory of our own is made in there
+
+DIRECTORY_PREFIX = "xssh-agent-"
+
+
+class NoDisplayError(Exception):
+    """No display can be made; the text says why."""
+
+
+class Listener:
+    """A display that clients can connect to. ``close`` takes it away."""
+
+    def __init__(self, number: int, sockets: List[socket.socket]) -> None:
+        self.number = number
+        self.sockets = sockets
+        self.cookie = os.urandom(COOKIE_LENGTH)
+        self.directory: Optional[str] = None
+
+    @property
+    def name(self) -> str:
+        """What DISPLAY is to be set to."""
+        return "localhost:{}.0".format(self.number)
+
+    def write_authority(self) -> str:
+        """Write the cookie where clients find it; return the file's path. Raises OSError."""
+        self.directory = make_directory()
+        path = os.path.join(self.directory, "Xauthority")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(descriptor, build_authority(self.number, self.cookie))
+        finally:
+            os.close(descriptor)
+        return path
+
+    def close(self) -> None:
+        """Close the port and remove the file."""
+        for each in self.sockets:
+            each.close()
+        self.sockets = []
+        if self.directory is not None:
+            remove_directory(self.directory)
+            self.directory = None
+
+
+def open_listener() -> Listener:
+    """Return a listener on the first free display. Raises NoDisplayError."""
+    reason = "all display numbers are taken"
+    for number in range(FIRST_DISPLAY, LAST_DISPLAY + 1):
+        try:
+            return Listener(number, _listen(FIRST_PORT + number))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                reason = error.strerror or str(error)
+                break
+    raise NoDisplayError(reason)
+
+
+def _listen(port: int) -> List[socket.socket]:
+    opened: List[socket.socket] = []
+    try:
+        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            made = _listen_at(family, address, port)
+            if made is not None:
+                opened.append(made)
+        if not opened:
+            raise OSError(errno.EADDRNOTAVAIL, "this host has no loopback address")
+    except OSError:
+        for each in opened:
+            each.close()
+        raise
+    return opened
+
+
+def _listen_at(family: int, address: str, port: int) -> Optional[socket.socket]:
+    """Return a listening socket; None where the host has no such address at all."""
+    try:
+        made = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        if error.errno == errno.EAFNOSUPPORT:
+            return None
+        raise
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind((address, port))
+        made.listen(BACKLOG)
+        made.setblocking(False)
+    except OSError as error:
+        made.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            return None
+        raise
+    return made
+
+
+def build_authority(number: int, cookie: bytes) -> bytes:
+    """Return an Xauthority file with the cookie for this display of this host."""
+    host = socket.gethostname().encode("utf-8", "surrogateescape")
+    addresses: Tuple[Tuple[int, bytes], ...] = (
+        (FAMILY_LOCAL, host),
+        (FAMILY_INTERNET, bytes((127, 0, 0, 1))),
+        (FAMILY_INTERNET6, bytes(15) + b"\x01"),
+    )
+    entries = []
+    for family, address in addresses:
+        fields = (address, str(number).encode("ascii"), COOKIE_NAME, cookie)
+        packed = b"".join(struct.pack(">H", len(field)) + field for field in fields)
+        entries.append(struct.pack(">H", family) + packed)
+    return b"".join(entries)
+
+
+# --- the directory ------------------------------------------------------------------------------
+
+
+def make_directory() -> str:
+    """Make a directory that only this user may enter, and return its path. Raises OSError.
+
+    What earlier agents could not take away, since they were killed, is removed.
+    """
+    failure: Optional[OSError] = None
+    for parent in _parents():
+        _remove_leftovers(parent)
+        unique = "".join("{:02x}".format(byte) for byte in os.urandom(8))
+        path = os.path.join(parent, "{}{}-{}".format(DIRECTORY_PREFIX, os.getpid(), unique))
+        try:
+            os.mkdir(path, 0o700)
+            return path
+        except OSError as error:
+            failure = error
+    raise failure or OSError(errno.ENOENT, "no directory for temporary files")
+
+
+def _parents() -> List[str]:
+    """Return where directories may be made: the session's own place first."""
+    found = []
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if os.path.isabs(runtime):
+        try:
+            status = os.stat(runtime)
+            if status.st_uid == os.getuid() and not status.st_mode & 0o077:
+                found.append(runtime)
+        except OSError:
+            pass
+    temporary = os.environ.get("TMPDIR", "")
+    return [*found, *([temporary] if os.path.isabs(temporary) else []), *LAST_RESORTS]
+
+
+def _remove_leftovers(parent: str) -> None:
+    try:
+        names = [name for name in os.listdir(parent) if name.startswith(DIRECTORY_PREFIX)]
+    except OSError:
+        return
+    for name in names[:64]:
+        path = os.path.join(parent, name)
+        try:
+            owner = os.lstat(path).st_uid
+            process = int(name[len(DIRECTORY_PREFIX) :].partition("-")[0])
+            if owner == os.getuid() and process > 0 and not _is_alive(process):
+                remove_directory(path)
+        except (OSError, ValueError):
+            continue
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def remove_directory(path: str) -> None:
+    """Remove one of these directories, with the file in it."""
+    for remove, each in ((os.unlink, os.path.join(path, "Xauthority")), (os.rmdir, path)):
+        try:
+            remove(each)
+        except OSError:
+            pass

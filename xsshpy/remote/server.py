@@ -1,0 +1,573 @@
+"""The agent itself: the X display on the other host, at the near end of the link.
+
+One process, one thread, one loop over the link's two descriptors, the listening sockets and the
+clients. Each client has a conversation (see ``conversation``); this module only moves bytes.
+
+Rules kept here: stdin and stdout are the link, and their end is the end of everything; nothing is
+left behind. A client's fault ends that client; the link's ends the agent. No wait is without end
+and no buffer without a limit. Python 3.6 and later, standard library only.
+
+Follows the X Window System Protocol, version 11, §8 (connection setup).
+"""
+
+import hmac
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from typing import Callable, Deque, Dict, List, Optional, Union
+
+from .conversation import (
+    Conversation,
+    Piece,
+    PlainConversation,
+    build_conversation_reader,
+)
+from .facts import ServerFacts, Told, apply_record, build_records, parse_records
+from .frames import TO_AGENT, Frame, FrameKind, LinkError
+from .images import ImageEncoder
+from .link import Link, image_budget
+from .listener import COOKIE_NAME, Listener, NoDisplayError, open_listener
+from .payloads import (
+    build_close,
+    build_note,
+    build_open,
+    build_ping,
+    build_stats,
+    parse_pool,
+    parse_text,
+)
+from .xmessages import (
+    NO_AUTHORIZATION,
+    ByteOrder,
+    ProtocolError,
+    SetupRequest,
+    build_setup_failed,
+    build_setup_request,
+)
+from .xrequests import FactClass
+
+CHUNK = 256 * 1024
+CLIENT_LIMIT = 256
+"""Most clients at one time; X servers themselves take 256 to 2048."""
+
+SETUP_TIMEOUT = 30.0
+"""How long a client may take to say who it is (seconds)."""
+
+FACTS_TIMEOUT = 3.0
+"""How long a client waits for the first facts; then it goes without them (seconds)."""
+
+OUTPUT_LIMIT = 1 << 20
+"""What may wait for a client that doesn't read before its requests are left waiting (bytes)."""
+
+PING_INTERVAL = 60.0
+"""After so many seconds of silence the other end is asked for a sign of life."""
+
+WRONG_COOKIE = b"xssh: X11 connection rejected because of wrong authentication\n"
+TOO_LATE = b"xssh: X11 connection rejected after ForwardX11Timeout expired\n"
+TOO_MANY = b"xssh: X11 connection rejected: too many are open\n"
+
+LITTLE = ByteOrder.LITTLE
+
+
+class Client:
+    """One X client of this host."""
+
+    __slots__ = (
+        "answered",
+        "close_received",
+        "close_sent",
+        "conversation",
+        "deadline",
+        "ended",
+        "events",
+        "images",
+        "number",
+        "output",
+        "output_size",
+        "reader",
+        "setup",
+        "sock",
+        "uncredited",
+        "welcomed",
+    )
+
+    def __init__(self, number: int, sock: socket.socket, deadline: float) -> None:
+        self.number = number
+        self.sock: Optional[socket.socket] = sock
+        self.deadline: Optional[float] = deadline
+        self.reader = build_conversation_reader()
+        self.setup: Optional[SetupRequest] = None
+        self.conversation: Union[Conversation, PlainConversation, None] = None
+        self.images: Optional[ImageEncoder] = None
+        self.output: Deque[bytes] = deque()
+        self.output_size = 0
+        self.uncredited = 0
+        self.events = 0
+        self.ended = False
+        self.welcomed = False
+        self.answered = False
+        self.close_sent = False
+        self.close_received = False
+
+
+class Agent:
+    """The loop. ``run`` returns when the link ends."""
+
+    def __init__(self, listener: Listener, source: int, sink: int) -> None:
+        self._listener = listener
+        self._source = source
+        self._sink = sink
+        self._link = Link(time.monotonic, TO_AGENT, self._encode_image)
+        self._poll = select.poll()
+        self._clients: Dict[int, Client] = {}
+        self._by_descriptor: Dict[int, Client] = {}
+        self._listening = {each.fileno(): each for each in listener.sockets}
+        self._output: Deque[memoryview] = deque()
+        self._pool: Deque["tuple[int, bytes]"] = deque()
+        self._facts: Optional[ServerFacts] = None
+        self._primed = False
+        self._waiting: List[Client] = []
+        self._expired = False
+        self._stopped = False
+        self._sink_events = 0
+        self._heard = time.monotonic()
+
+    # -- the loop --
+
+    def run(self) -> None:
+        """Serve clients until the link ends."""
+        for descriptor in (self._source, self._sink):
+            os.set_blocking(descriptor, False)
+        for descriptor in (self._source, *self._listening):
+            self._poll.register(descriptor, select.POLLIN)
+        self._poll.register(self._sink, 0)
+        while not self._stopped:
+            self._write_link()
+            for descriptor, event in self._poll.poll(self._patience()):
+                self._serve(descriptor, event)
+            self._look_at_time()
+        for client in list(self._clients.values()):
+            self._drop_socket(client)
+
+    def _serve(self, descriptor: int, event: int) -> None:
+        if descriptor == self._source:
+            self._read_link()
+        elif descriptor == self._sink:
+            if event & (select.POLLERR | select.POLLHUP):
+                self._stopped = True
+        elif descriptor in self._listening:
+            self._accept(self._listening[descriptor])
+        else:
+            client = self._by_descriptor.get(descriptor)
+            if client is not None:
+                self._serve_client(client, event)
+
+    def _patience(self) -> int:
+        """Return how long nothing needs to be done (milliseconds)."""
+        now = time.monotonic()
+        times = [client.deadline for client in self._clients.values() if client.deadline]
+        times.append(self._heard + PING_INTERVAL)
+        return max(0, int((min(times) - now) * 1000) + 1)
+
+    def _look_at_time(self) -> None:
+        now = time.monotonic()
+        for client in list(self._clients.values()):
+            if client.deadline is not None and now >= client.deadline:
+                self._lose_patience(client)
+        if now - self._heard >= PING_INTERVAL:
+            self._heard = now
+            self._link.queue_control(build_ping(b""))
+
+    def _lose_patience(self, client: Client) -> None:
+        client.deadline = None
+        if client in self._waiting:
+            self._waiting.remove(client)
+            self._welcome(client)
+        else:
+            self._drop_socket(client)
+            self._forget(client)
+
+    # -- the link --
+
+    def _read_link(self) -> None:
+        try:
+            data = os.read(self._source, CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._stopped = True
+            return
+        self._heard = time.monotonic()
+        for frame in self._link.receive_data(data):
+            self._take_frame(frame)
+
+    def _write_link(self) -> None:
+        """Write what the link may have; ask to be woken where it takes no more."""
+        while True:
+            if not self._output:
+                self._output.extend(memoryview(each) for each in self._link.take())
+                if not self._output:
+                    break
+            try:
+                written = os.writev(self._sink, list(self._output)[:64])
+            except BlockingIOError:
+                break
+            except OSError:
+                self._stopped = True
+                return
+            while written:
+                first = self._output[0]
+                if written < len(first):
+                    self._output[0] = first[written:]
+                    break
+                written -= len(first)
+                self._output.popleft()
+        events = select.POLLOUT if self._output else 0
+        if events != self._sink_events:
+            self._sink_events = events
+            self._poll.modify(self._sink, events)
+        for client in list(self._by_descriptor.values()):
+            self._set_events(client)
+        for client in [each for each in self._clients.values() if each.close_received]:
+            self._forget(client)
+
+    def _take_frame(self, frame: Frame) -> None:
+        kind = frame.kind
+        if kind is FrameKind.DATA:
+            client = self._clients.get(frame.client)
+            if client is not None and client.conversation is not None:
+                self._take_from_server(client, bytes(frame.payload))
+        elif kind is FrameKind.CLOSE:
+            self._take_close(frame)
+        elif kind is FrameKind.POOL:
+            self._take_pool(frame)
+        elif kind in (FrameKind.PRIME, FrameKind.PROPERTY):
+            self._take_facts(frame)
+        elif kind is FrameKind.FORGET:
+            if self._facts is not None:
+                for code in frame.payload:
+                    self._facts.forget(FactClass(code))
+        elif kind is FrameKind.EXPIRED:
+            self._expired = True
+        elif kind is FrameKind.STOP:
+            self._stopped = True
+
+    def _take_pool(self, frame: Frame) -> None:
+        offered = parse_pool(frame)
+        self._pool.append((offered.slot, offered.setup))
+
+    def _take_facts(self, frame: Frame) -> None:
+        for record in parse_records(bytes(frame.payload)):
+            if record.about is Told.SETUP and self._facts is None:
+                self._facts = ServerFacts(record.value, LITTLE)
+            elif self._facts is not None:
+                apply_record(self._facts, record)
+        if frame.kind is FrameKind.PRIME and not self._primed:
+            self._primed = True
+            waiting, self._waiting = self._waiting, []
+            for client in waiting:
+                client.deadline = None
+                self._welcome(client)
+
+    # -- clients: the beginning --
+
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            sock, _ = listening.accept()
+        except OSError:
+            return
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if len(self._clients) >= CLIENT_LIMIT:
+            self._turn_away(sock, TOO_MANY)
+            return
+        number = next(each for each in range(1, CLIENT_LIMIT + 1) if each not in self._clients)
+        client = Client(number, sock, time.monotonic() + SETUP_TIMEOUT)
+        self._clients[number] = client
+        self._by_descriptor[sock.fileno()] = client
+        client.events = select.POLLIN
+        self._poll.register(sock.fileno(), client.events)
+
+    def _turn_away(self, sock: socket.socket, reason: bytes) -> None:
+        try:
+            sock.send(build_setup_failed(LITTLE, reason))
+        except OSError:
+            pass
+        sock.close()
+
+    def _read_setup(self, client: Client, data: bytes) -> None:
+        try:
+            client.reader.receive_data(data)
+            event = client.reader.next_event()
+        except ProtocolError:
+            self._refuse(client, WRONG_COOKIE)
+            return
+        if not isinstance(event, SetupRequest):
+            return
+        shown = event.authorization
+        right = hmac.compare_digest(shown.name, COOKIE_NAME)
+        right = hmac.compare_digest(shown.data, self._listener.cookie) and right
+        if not right or self._expired:
+            self._refuse(client, TOO_LATE if right else WRONG_COOKIE)
+            return
+        client.setup = event
+        if self._primed:
+            client.deadline = None
+            self._welcome(client)
+        else:
+            client.deadline = time.monotonic() + FACTS_TIMEOUT
+            self._waiting.append(client)
+
+    def _welcome(self, client: Client) -> None:
+        """Let a client in: with a connection from the pool, or with one of its own."""
+        setup = client.setup
+        assert setup is not None
+        slot, answer = None, b""
+        if self._facts is not None and setup.order is LITTLE:
+            if self._pool:
+                slot, answer = self._pool.popleft()
+            client.conversation = Conversation(client.reader, self._facts)
+        else:
+            client.conversation = PlainConversation(client.reader)
+        client.welcomed = True
+        plain = SetupRequest(setup.order, setup.major, setup.minor, NO_AUTHORIZATION)
+        self._link.open_stream(client.number)
+        self._link.queue(build_open(client.number, slot, build_setup_request(plain)))
+        if slot is not None:
+            self._take_from_server(client, answer, credited=False)
+
+    def _refuse(self, client: Client, reason: bytes) -> None:
+        order = client.reader.order
+        if order is not None:
+            client.output.append(build_setup_failed(order, reason))
+            self._write_client(client)
+        self._drop_socket(client)
+        self._forget(client)
+
+    # -- clients: the middle --
+
+    def _serve_client(self, client: Client, event: int) -> None:
+        if event & select.POLLOUT:
+            self._write_client(client)
+        if client.ended and event & (select.POLLHUP | select.POLLERR):
+            self._close(client)
+        elif event & (select.POLLIN | select.POLLHUP | select.POLLERR):
+            self._read_client(client)
+
+    def _read_client(self, client: Client) -> None:
+        if client.sock is None or client.ended:
+            return
+        try:
+            data = client.sock.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._close(client)
+            return
+        if not data:
+            self._end(client)
+        elif client.conversation is None:
+            if client.setup is None:
+                self._read_setup(client, data)
+            else:
+                client.reader.receive_data(data)
+        else:
+            self._converse(client, client.conversation.receive_from_client, data)
+
+    def _take_from_server(self, client: Client, data: bytes, credited: bool = True) -> None:
+        assert client.conversation is not None
+        self._converse(client, client.conversation.receive_from_server, data)
+        if credited:
+            client.uncredited += len(data)
+            self._credit(client)
+
+    def _converse(self, client: Client, receive: Callable[[bytes], None], data: bytes) -> None:
+        """Let a conversation go on, and send what comes of it both ways."""
+        conversation = client.conversation
+        assert conversation is not None
+        failure = None
+        try:
+            receive(data)
+        except ProtocolError as error:
+            failure = str(error)
+        self._send_pieces(client, conversation.take_for_server())
+        output = conversation.take_for_client()
+        if output:
+            client.answered = True
+        if output and client.sock is not None:
+            client.output.append(output)
+            client.output_size += len(output)
+            self._write_client(client)
+        if conversation.learned:
+            seen = build_records(conversation.learned)
+            conversation.learned.clear()
+            self._link.queue_control(Frame(FrameKind.SEEN, 0, seen))
+        for note in conversation.notes:
+            self._link.queue_control(build_note(note, client.number))
+        conversation.notes.clear()
+        if failure is not None:
+            self._link.queue_control(build_note(failure, client.number))
+            self._close(client)
+
+    def _send_pieces(self, client: Client, pieces: List[Piece]) -> None:
+        if client.close_sent:
+            return
+        plain: List[bytes] = []
+        for piece in pieces:
+            if piece.is_image:
+                self._send_plain(client, plain)
+                self._link.queue_image(client.number, piece.data)
+            else:
+                plain.append(piece.data)
+        self._send_plain(client, plain)
+
+    def _encode_image(self, number: int, request: bytes) -> Frame:
+        """Return the frame of a PutImage: what is new in it, where that is less."""
+        client = self._clients[number]
+        if client.images is None:
+            client.images = ImageEncoder(client.reader.order or LITTLE, image_budget(number))
+        payload = client.images.encode(request)
+        if payload is None:
+            return Frame(FrameKind.DATA, number, request)
+        return Frame(FrameKind.IMAGE, number, payload)
+
+    def _send_plain(self, client: Client, plain: List[bytes]) -> None:
+        if plain:
+            data = plain[0] if len(plain) == 1 else b"".join(plain)
+            self._link.queue(Frame(FrameKind.DATA, client.number, data))
+            plain.clear()
+
+    def _write_client(self, client: Client) -> None:
+        try:
+            while client.output and client.sock is not None:
+                sent = client.sock.send(client.output[0])
+                client.output_size -= sent
+                if sent < len(client.output[0]):
+                    client.output[0] = client.output[0][sent:]
+                    break
+                client.output.popleft()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._close(client)
+            return
+        self._credit(client)
+        if client.close_received and not client.output:
+            self._drop_socket(client)
+            self._forget(client)
+
+    def _credit(self, client: Client) -> None:
+        if client.uncredited and client.output_size < OUTPUT_LIMIT:
+            self._link.consumed(client.number, client.uncredited)
+            client.uncredited = 0
+
+    def _set_events(self, client: Client) -> None:
+        """Ask for what can be done with a client now."""
+        if client.sock is None:
+            return
+        events = select.POLLOUT if client.output else 0
+        if client.conversation is None:
+            reads = client.setup is None
+        else:
+            reads = self._link.may_read(client.number) and client.output_size < OUTPUT_LIMIT
+        if reads and not client.ended:
+            events |= select.POLLIN
+        if events != client.events:
+            client.events = events
+            self._poll.modify(client.sock.fileno(), events)
+
+    # -- clients: the end --
+
+    def _end(self, client: Client) -> None:
+        """The client sends nothing more; the server may still answer."""
+        client.ended = True
+        if client.welcomed and not client.close_sent:
+            self._link.queue(Frame(FrameKind.EOF, client.number))
+        else:
+            self._close(client)
+
+    def _close(self, client: Client) -> None:
+        """The client is gone."""
+        self._drop_socket(client)
+        if client.welcomed:
+            self._send_close(client)
+        self._forget(client)
+
+    def _send_close(self, client: Client) -> None:
+        if client.close_sent:
+            return
+        client.close_sent = True
+        assert client.conversation is not None
+        counters = client.conversation.counters.describe()
+        self._link.queue(build_stats(client.number, counters))
+        self._link.queue(build_close(client.number))
+
+    def _take_close(self, frame: Frame) -> None:
+        client = self._clients.get(frame.client)
+        if client is None or client.close_received:
+            return
+        client.close_received = True
+        self._send_close(client)
+        reason = parse_text(frame)
+        if client.sock is not None and reason and not client.answered:
+            order = client.reader.order or LITTLE
+            client.output.append(build_setup_failed(order, reason.encode("utf-8")))
+        self._write_client(client)
+
+    def _drop_socket(self, client: Client) -> None:
+        if client.sock is None:
+            return
+        descriptor = client.sock.fileno()
+        self._poll.unregister(descriptor)
+        del self._by_descriptor[descriptor]
+        client.sock.close()
+        client.sock = None
+        client.output.clear()
+        client.output_size = 0
+        if client in self._waiting:
+            self._waiting.remove(client)
+
+    def _forget(self, client: Client) -> None:
+        """Give the number of a client free, once both ends know that it is gone."""
+        if client.sock is not None:
+            return
+        known = client.close_received and client.close_sent
+        if not client.welcomed or (known and self._link.is_drained(client.number)):
+            self._link.close_stream(client.number)
+            self._clients.pop(client.number, None)
+
+
+class _Stopped(BaseException):
+    """A signal asks for the end."""
+
+
+def _stop(number: int, frame: object) -> None:
+    raise _Stopped
+
+
+def serve(say: Callable[..., None]) -> None:
+    """Be the display until the link ends. ``say`` writes a stage line."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    listener = None
+    try:
+        listener = open_listener()
+        authority = listener.write_authority()
+        say("ready", display=listener.name, authority=authority)
+        Agent(listener, 0, 1).run()
+    except (NoDisplayError, OSError) as error:
+        say("failed", reason=(getattr(error, "strerror", None) or str(error)).replace(" ", "_"))
+    except LinkError as error:
+        sys.stderr.write("xssh-agent: {}\n".format(error))
+    except _Stopped:
+        pass
+    finally:
+        if listener is not None:
+            listener.close()
