@@ -84,7 +84,8 @@ class AgentOptions:
     ``open_server`` connects to the local X server; it may raise OSError or XsshError. ``real`` is
     what the X server wants to see. ``expired`` says whether new clients come too late. ``report``
     takes a line for the user, ``debug`` one for whoever asked for details, ``learned`` what clients
-    asked that was not known beforehand, ``counted`` the counters of a client that is gone.
+    asked that was not known beforehand, ``counted`` the counters of a client that is gone;
+    ``opened`` is called for each client that comes.
     """
 
     open_server: Callable[[], Awaitable[socket.socket]]
@@ -93,6 +94,7 @@ class AgentOptions:
     debug: Callable[[str], None]
     expired: Callable[[], bool] = lambda: False
     learned: Callable[[list[Record]], None] = lambda records: None
+    opened: Callable[[], None] = lambda: None
     counted: Callable[[int, dict[str, int]], None] = lambda client, counters: None
 
 
@@ -245,6 +247,7 @@ class AgentRelay:
             self._refuse(connection, TOO_MANY_REASON)
         elif opening.slot is None:
             self._spawn(self._open_for(connection, opening))
+        self._options.opened()
 
     def _refuse(self, connection: _ServerConnection, reason: str) -> None:
         self._options.report(reason.strip())

@@ -1,0 +1,320 @@
+"""The other way to carry X11: a display that is made on the remote host and answers from near by.
+
+The agent is started through a second channel of the same connection, in the user's login shell,
+and says stage by stage how far it is. Each stage has a deadline, and a start that fails says which
+stage and why; what to do then is the caller's to decide.
+
+Rules kept here: nothing of this holds the session up longer than the deadlines; what the start
+printed is kept only for the message; at the end everything here is closed, and the agent ends with
+its channel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from xsshpy.remote.facts import Record
+from xsshpy.remote.xrequests import FactClass
+from xsshpy.x11.agent_relay import AgentOptions, AgentRelay
+from xsshpy.x11.agent_start import (
+    NoiseError,
+    Stage,
+    StageLine,
+    StageReader,
+    agent_command,
+    pack_modules,
+)
+from xsshpy.x11.local import LocalDisplay
+from xsshpy.x11.questions import Question, load_questions, recognise, save_questions
+from xsshpy.x11.rejections import describe_failure
+from xsshpy.x11.watch import ServerWatch
+
+HELLO_DEADLINE = 15.0
+"""How long the remote shell may take until a Python speaks (seconds)."""
+
+READY_DEADLINE = 10.0
+"""How long the agent may take from there until it is a display (seconds)."""
+
+LEARNED_LIMIT = 500
+"""Most questions that one session adds to the list."""
+
+
+class AgentError(Exception):
+    """The agent could not be started: ``reason`` in a few words, ``evidence`` line by line.
+
+    ``lasting``: the next attempt would most likely end alike.
+    """
+
+    def __init__(
+        self, reason: str, evidence: tuple[str, ...] = (), *, lasting: bool = False
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.evidence = evidence
+        self.lasting = lasting
+
+
+class AgentChannel(Protocol):
+    """The channel that the agent runs at the other end of."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to its stdin; never blocks, may raise OSError once it is closed."""
+
+    def close(self) -> None:
+        """Close it, and so end the agent."""
+
+
+class AgentReceiver(Protocol):
+    """What an agent's channel talks to."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take what it wrote to stdout."""
+
+    def message_received(self, data: bytes) -> None:
+        """Take what it wrote to stderr."""
+
+    def pause_writing(self) -> None:
+        """The channel is full."""
+
+    def resume_writing(self) -> None:
+        """There is room in the channel again."""
+
+    def connection_lost(self, exit_status: int | None) -> None:
+        """Take the end of the channel."""
+
+
+OpenChannel = Callable[[str, AgentReceiver], Awaitable[AgentChannel]]
+"""Runs a command in a channel of its own. Raises AgentError where the server refuses."""
+
+
+@dataclass(frozen=True)
+class RemoteDisplay:
+    """The display on the remote host: what DISPLAY and XAUTHORITY are to be there."""
+
+    name: str
+    authority: str
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment that clients need."""
+        return {"DISPLAY": self.name, "XAUTHORITY": self.authority}
+
+
+@dataclass(frozen=True)
+class ClientCount:
+    """The counters of one X client that is gone, by name."""
+
+    client: int
+    counters: Mapping[str, int]
+
+
+class AgentForwarding:
+    """The clients that come through an agent, from its start to the last of them."""
+
+    def __init__(
+        self, local: LocalDisplay, environ: Mapping[str, str], debug: Callable[[str], None]
+    ) -> None:
+        self.local = local
+        self.counts: list[ClientCount] = []
+        self._environ = environ
+        self._debug = debug
+        self._nonce = secrets.token_hex(8)
+        self._stages = StageReader(self._nonce)
+        self._arrived: asyncio.Queue[StageLine | AgentError] = asyncio.Queue()
+        self._channel: AgentChannel | None = None
+        self._relay: AgentRelay | None = None
+        self._watch: ServerWatch | None = None
+        self._learned: dict[Question, None] = {}
+        self._facts = asyncio.create_task(self._ask_server())
+        self._telling: asyncio.Task[None] | None = None
+        self._early = bytearray()
+        self._closing = False
+
+    @property
+    def bytes_on_wire(self) -> tuple[int, int]:
+        """What the link took so far, to the remote host and from there (bytes)."""
+        return self._relay.bytes_on_wire if self._relay is not None else (0, 0)
+
+    # -- the start --
+
+    async def start(self, open_channel: OpenChannel, *, at_once: bool) -> RemoteDisplay:
+        """Start the agent; return its display. Raises AgentError.
+
+        ``at_once``: send the modules before a Python has spoken; for hosts that are known to run
+        them. It saves a round trip, but a host that runs something else would be fed with them.
+        """
+        self._channel = await open_channel(agent_command(self._nonce), self)
+        modules = pack_modules()
+        if at_once:
+            self._channel.write(modules)
+        hello = await self._await_stage(Stage.HELLO, HELLO_DEADLINE)
+        self._debug(
+            f"X11 agent: Python {hello.facts.get('python')} at {hello.facts.get('executable')}"
+        )
+        if not at_once:
+            self._channel.write(modules)
+        ready = await self._await_stage(Stage.READY, READY_DEADLINE)
+        display = RemoteDisplay(ready.facts.get("display", ""), ready.facts.get("authority", ""))
+        if not display.name.startswith("localhost:") or not display.authority.startswith("/"):
+            raise AgentError("it says nothing sensible about its display")
+        self._begin(await self._options())
+        return display
+
+    async def _options(self) -> AgentOptions:
+        return AgentOptions(
+            open_server=self.local.open_server,
+            real=await self.local.real_authorization(),
+            report=self.local.report,
+            debug=self._debug,
+            expired=self.local.has_expired,
+            learned=self._learn,
+            counted=lambda client, counters: self.counts.append(ClientCount(client, counters)),
+            opened=self._look_again,
+        )
+
+    def _begin(self, options: AgentOptions) -> None:
+        assert self._channel is not None
+        self._relay = AgentRelay(options, self._channel)
+        self._relay.start()
+        early, self._early = bytes(self._early), bytearray()
+        if early:
+            self._relay.data_received(early)
+        self._telling = asyncio.create_task(self._tell_facts(self._relay))
+
+    async def _await_stage(self, wanted: Stage, deadline: float) -> StageLine:
+        """Wait for a stage. Raises AgentError, with what the remote host printed instead."""
+        end = asyncio.get_running_loop().time() + deadline
+        old = ""
+        while True:
+            left = end - asyncio.get_running_loop().time()
+            try:
+                arrived = await asyncio.wait_for(self._arrived.get(), max(0.0, left))
+            except (TimeoutError, asyncio.TimeoutError):
+                raise self._failure(f"no {wanted.value} within {deadline:.0f} seconds") from None
+            if isinstance(arrived, AgentError):
+                raise arrived
+            if arrived.stage is wanted:
+                return arrived
+            if arrived.stage is Stage.OLD:
+                old = f", only {arrived.facts.get('python')}"
+            elif arrived.stage is Stage.NONE:
+                raise self._failure(f"no Python 3.6 or later is there{old}", lasting=True)
+            elif arrived.stage is Stage.FAILED:
+                reason = arrived.facts.get("reason", "").replace("_", " ")
+                raise self._failure(f"it fails: {reason}")
+
+    def _failure(self, reason: str, *, lasting: bool = False) -> AgentError:
+        return AgentError(reason, self._stages.last_words, lasting=lasting)
+
+    # -- what the channel calls --
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the agent wrote: stages first, then the link."""
+        if self._relay is not None:
+            self._relay.data_received(data)
+            return
+        if self._stages.is_ready:
+            self._early += data
+            return
+        try:
+            for stage in self._stages.receive_data(data):
+                self._arrived.put_nowait(stage)
+        except NoiseError:
+            self._arrived.put_nowait(self._failure("the login shell prints without end"))
+        self._early += self._stages.rest
+
+    def message_received(self, data: bytes) -> None:
+        """Take what came on stderr: for the message while starting, for -v later."""
+        if self._relay is None:
+            self._stages.receive_message(data)
+        else:
+            for line in data.decode("utf-8", "replace").splitlines():
+                self._debug("X11 agent: " + "".join(c if c.isprintable() else "?" for c in line))
+
+    def pause_writing(self) -> None:
+        """The channel is full."""
+        if self._relay is not None:
+            self._relay.pause_writing()
+
+    def resume_writing(self) -> None:
+        """There is room in the channel again."""
+        if self._relay is not None:
+            self._relay.resume_writing()
+
+    def connection_lost(self, exit_status: int | None) -> None:
+        """Take the end of the channel."""
+        ended = "" if exit_status is None else f" with status {exit_status}"
+        self._arrived.put_nowait(self._failure(f"the remote shell ended{ended}", lasting=True))
+        if self._relay is not None:
+            if self._relay.open_clients and not self._closing:
+                self.local.report("xssh: X11: the remote agent ended, and its windows with it")
+            self._relay.connection_lost()
+
+    # -- facts --
+
+    async def _ask_server(self) -> list[Record]:
+        """Ask the X server what clients will ask; no facts where it does not answer."""
+        real = await self.local.real_authorization()
+        watch = ServerWatch(self._pass_news, self._pass_stale)
+        self._watch = watch
+        try:
+            await watch.open(self.local.open_server, real)
+            return await watch.ask(load_questions(self._environ))
+        except (Exception, asyncio.CancelledError) as error:
+            self._debug(f"X11: the X server was not asked beforehand: {describe_failure(error)}")
+            await watch.aclose()
+            self._watch = None
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            return []
+
+    async def _tell_facts(self, relay: AgentRelay) -> None:
+        relay.tell(await asyncio.shield(self._facts))
+
+    def _pass_news(self, records: list[Record]) -> None:
+        if self._relay is not None:
+            self._relay.tell(records, news=True)
+
+    def _pass_stale(self, kind: FactClass) -> None:
+        if self._relay is not None:
+            self._relay.forget(kind)
+
+    def _look_again(self) -> None:
+        """A client came: look at what the X server tells nobody."""
+        if self._watch is not None:
+            self._watch.look_again()
+
+    def _learn(self, records: list[Record]) -> None:
+        if self._watch is None:
+            return
+        for record in records:
+            question = recognise(record, self._watch.names)
+            if question is not None and len(self._learned) < LEARNED_LIMIT:
+                self._learned[question] = None
+
+    # -- the end --
+
+    async def wait_until_idle(self) -> None:
+        """Wait until the last X client is gone; ssh does not end before its windows do."""
+        if self._relay is not None:
+            await self._relay.wait_until_idle()
+
+    async def close(self) -> None:
+        """End the agent and all its clients; keep what was learned."""
+        self._closing = True
+        tasks = [task for task in (self._facts, self._telling) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._relay is not None:
+            await self._relay.aclose()
+        if self._channel is not None:
+            self._channel.close()
+        if self._watch is not None:
+            await self._watch.aclose()
+        if self._learned:
+            save_questions(self._learned, self._environ)
