@@ -197,8 +197,8 @@ def _check_backend(
 @click.command(
     cls=SshCommand,
     help="ssh with X11 that works: remote plots open on the screen in front of you.",
-    epilog="Environment: XSSH_BACKEND (as --backend). Exit status: the remote command's, "
-    "or 255 for a failure of xssh's own.",
+    epilog="Environment: XSSH_BACKEND (as --backend), XSSH_X11 (as --x11). "
+    "Exit status: the remote command's, or 255 for a failure of xssh's own.",
     add_help_option=False,
 )
 @click.option(
@@ -214,6 +214,14 @@ def _check_backend(
     envvar="XSSH_BACKEND",
     help="matplotlib backend where a display is granted (default: TkAgg); none: leave it alone",
 )
+@click.option(
+    "--x11",
+    metavar="WAY",
+    type=click.Choice(["auto", "agent", "native", "off"], case_sensitive=False),
+    help="how X11 is carried: auto (default), agent (quick over a distance; needs python3 there), "
+    "native (the server's own), off",
+)
+@click.option("--stats", is_flag=True, help="say at the end what each X client did")
 @click.option("--version", "show_version", is_flag=True, help="show the version and exit")
 @click.option("--help", "show_help", is_flag=True, help="show this text and exit")
 @click.pass_context
@@ -222,6 +230,8 @@ def command_line(
     script: str | None,
     python: str | None,
     backend: str | None,
+    x11: str | None,
+    stats: bool,
     show_version: bool,
     show_help: bool,
 ) -> Invocation | None:
@@ -250,6 +260,8 @@ def command_line(
         script_arguments=tuple(words.rest) if script else (),
         python=python,
         backend=backend,
+        x11=x11,
+        stats=stats,
     )
 
 

@@ -11,7 +11,7 @@ from xsshpy.settings import Invocation, Settings
 from xsshpy.ssh.environment import BACKEND_VARIABLE, choose_variables, decide_backend
 from xsshpy.ssh.hostkey_policy import Feature
 from xsshpy.ssh.script import encode_script, loader_command, raw_modes
-from xsshpy.ssh.session import PtyRequest, SessionPlan, X11Request
+from xsshpy.ssh.session import Grants, PtyRequest, SessionPlan, StartAgent, X11Request
 from xsshpy.terminal.tty import read_modes, read_size
 
 
@@ -21,6 +21,7 @@ def plan_session(
     environ: Mapping[str, str],
     streams: Streams,
     x11: X11Request | None,
+    start_agent: StartAgent | None,
     *,
     disabled: frozenset[Feature],
     is_forced: Callable[[], bool],
@@ -50,6 +51,7 @@ def plan_session(
         backend=decide_backend(variables, invocation.backend),
         settles_environment=scripted,
         is_forced=is_forced,
+        start_agent=start_agent,
     )
 
 
@@ -74,12 +76,12 @@ def chosen(invocation: Invocation, settings: Settings) -> str:
 
 
 def script_preamble(
-    invocation: Invocation, script: bytes, plan: SessionPlan, *, display_granted: bool
+    invocation: Invocation, script: bytes, plan: SessionPlan, grants: Grants
 ) -> bytes:
     """Return what goes to the loader before the script's own stdin."""
     assert invocation.script is not None
-    variables = {}
-    if display_granted and plan.backend is not None:
+    variables = dict(grants.display)
+    if grants.has_display and plan.backend is not None:
         variables[BACKEND_VARIABLE] = plan.backend
     modes = read_modes(STDIN) if plan.pty is not None else None
     return encode_script(invocation.script, script, invocation.script_arguments, variables, modes)

@@ -14,21 +14,14 @@ import importlib
 import os
 import signal
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from xsshpy.background import Background, release_streams, start_in_background
 from xsshpy.commandline import CommandLine, run_local_command
 from xsshpy.console import Console, LogLevel, LogStream
-from xsshpy.errors import (
-    EXIT_FAILURE,
-    DisplayError,
-    ForwardError,
-    SettingsError,
-    UnreachableError,
-    XsshError,
-)
+from xsshpy.errors import EXIT_FAILURE, ForwardError, SettingsError, UnreachableError, XsshError
 from xsshpy.foreground import (
     STDERR,
     STDIN,
@@ -42,12 +35,12 @@ from xsshpy.settings import TUNNEL_INTERFACE, Invocation, Settings
 from xsshpy.ssh.resolve import resolve_settings
 from xsshpy.terminal.tty import sanitise_standard_descriptors
 from xsshpy.unsupported import find_unsupported
+from xsshpy.x11_ways import X11Run, prepare_x11
 
 if TYPE_CHECKING:
     from xsshpy.ssh.connect import Session
     from xsshpy.ssh.forward import Forwarder
     from xsshpy.ssh.session import RemoteProcess
-    from xsshpy.x11.native import NativeForwarding
 
 _FATAL_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
@@ -141,7 +134,9 @@ async def _tell_story(task: _Task, console: Console) -> int:
     settings = await _settle_settings(task, console)
     async with contextlib.AsyncExitStack() as stack:
         notices = _HeldNotices(console)
-        x11 = asyncio.create_task(_prepare_x11(task, settings, console, notices.take))
+        x11 = asyncio.create_task(
+            prepare_x11(task.invocation, settings, task.environ, console, notices.take)
+        )
         stack.push_async_callback(_close_x11, x11)
         await loading
         from xsshpy.ssh.connect import connect
@@ -266,42 +261,11 @@ class _HeldNotices:
             self._console.notice(line)
 
 
-async def _prepare_x11(
-    task: _Task, settings: Settings, console: Console, report: Callable[[str], None]
-) -> NativeForwarding | None:
-    """Find the display and begin to prove it. None where X11 is off, having reported why."""
-    from xsshpy.ssh.environment import is_protocol_command
-    from xsshpy.x11.wish import read_x11_wish
-
-    invocation = task.invocation
-    if settings.session_type == "none" or invocation.value_of("W") is not None:
-        return None
-    wish = await read_x11_wish(invocation, settings)
-    if not wish.forward:
-        console.debug(1, "X11 forwarding is off: -x or ForwardX11 no")
-        return None
-    command = invocation.command or settings.remote_command
-    if not wish.explicit and (is_protocol_command(command) or settings.session_type == "subsystem"):
-        console.debug(1, "X11 forwarding is off: another program speaks over this command")
-        return None
-    from xsshpy.x11.native import NativeForwarding, X11Policy
-
-    policy = X11Policy(wish.trusted, wish.explicit, settings.forward_x11_timeout)
-    try:
-        return await NativeForwarding.prepare(task.environ, policy, report)
-    except DisplayError as error:
-        if wish.explicit or task.environ.get("DISPLAY") or os.isatty(STDERR):
-            report(error.summary())
-        else:  # cron, CI: nobody asked for X11 or reads this, and programs take stderr for failure
-            console.debug(1, error.summary())
-        return None
-
-
-async def _close_x11(x11: asyncio.Task[NativeForwarding | None]) -> None:
+async def _close_x11(x11: asyncio.Task[X11Run | None]) -> None:
     x11.cancel()
-    forwarding = (await asyncio.gather(x11, return_exceptions=True))[0]
-    if forwarding is not None and not isinstance(forwarding, BaseException):
-        await forwarding.close()
+    opened = (await asyncio.gather(x11, return_exceptions=True))[0]
+    if opened is not None and not isinstance(opened, BaseException):
+        await opened.close()
 
 
 async def _open_forwards(
@@ -365,10 +329,9 @@ async def _wait_without_session(run: _Run) -> int:
     return _conclude(run, process, attendance, streams)
 
 
-async def _run_session(run: _Run, x11: NativeForwarding | None) -> int:
+async def _run_session(run: _Run, x11: X11Run | None) -> int:
     from xsshpy.plan import plan_session, script_preamble
-    from xsshpy.ssh.session import RemoteProcess, X11Request, start_process
-    from xsshpy.x11.authority import COOKIE_PROTOCOL
+    from xsshpy.ssh.session import RemoteProcess, start_process
 
     invocation, script = run.task.invocation, run.task.script
     settings, console, session = run.settings, run.console, run.session
@@ -379,7 +342,8 @@ async def _run_session(run: _Run, x11: NativeForwarding | None) -> int:
         settings,
         run.task.environ,
         streams,
-        X11Request(COOKIE_PROTOCOL, forwarding.cookie, forwarding.screen) if forwarding else None,
+        forwarding.x11_request() if forwarding is not None else None,
+        forwarding.agent_starter(session, settings) if forwarding is not None else None,
         disabled=session.disabled,
         is_forced=session.login.is_command_forced,
     )
@@ -387,12 +351,10 @@ async def _run_session(run: _Run, x11: NativeForwarding | None) -> int:
     process = RemoteProcess(console, stdout=STDOUT, stderr=STDERR)
     await _confirm_forwards(run)  # before the command runs: it may rely on them
     grants = await start_process(session.connection, plan, process)
-    if forwarding is not None and not grants.x11:
-        from xsshpy.x11.refusal import explain_refused_request
-
-        console.notice(explain_refused_request(session.login.remote_messages, settings.host))
+    if forwarding is not None:
+        forwarding.tell_refusal(grants, session, settings)
     if script is not None:
-        process.write(script_preamble(invocation, script, plan, display_granted=grants.x11))
+        process.write(script_preamble(invocation, script, plan, grants))
     attendance = _attendance(run, process, streams)
     _detach(run, has_session=True)
 
@@ -404,6 +366,8 @@ async def _run_session(run: _Run, x11: NativeForwarding | None) -> int:
         await run.forwarder.wait_until_idle()
 
     await attendance.attend(linger)
+    if forwarding is not None:
+        forwarding.tell_statistics(asked=invocation.stats)
     return _conclude(run, process, attendance, streams)
 
 
@@ -435,15 +399,16 @@ async def _nothing() -> None:
     """Without a session nothing outlives it."""
 
 
-async def _usable_x11(run: _Run, x11: NativeForwarding | None) -> NativeForwarding | None:
+async def _usable_x11(run: _Run, x11: X11Run | None) -> X11Run | None:
     from xsshpy.ssh.hostkey_policy import Feature
 
-    if x11 is None or Feature.X11 in run.session.disabled or not await x11.is_wanted():
+    if x11 is None or Feature.X11 in run.session.disabled or not await x11.local.is_wanted():
         return None
-    facts = await x11.describe()
+    facts = await x11.local.describe()
     run.console.debug(1, f"local X server: {facts or 'not proved yet'}")
-    run.session.connection.accept_x11 = x11.accept
-    run.console.debug(1, "Requesting X11 forwarding with authentication spoofing.")
+    if x11.native is not None:
+        run.session.connection.accept_x11 = x11.native.accept
+        run.console.debug(1, "Requesting X11 forwarding with authentication spoofing.")
     return x11
 
 

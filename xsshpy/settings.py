@@ -53,6 +53,8 @@ class Invocation:
     script_arguments: tuple[str, ...] = ()
     python: str | None = None
     backend: str | None = None
+    x11: str | None = None
+    stats: bool = False
 
     def count(self, letter: str) -> int:
         """Return how often an option without a value was given."""

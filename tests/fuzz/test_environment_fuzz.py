@@ -52,7 +52,7 @@ def test_backend_is_plain_or_left_alone(chosen: dict[str, str], option: str | No
         assert BACKEND_VARIABLE in chosen or option == "none"
         return
     assert backend in (chosen.get(BACKEND_VARIABLE), option, DEFAULT_BACKEND)
-    assert wrap_command("x", backend).endswith("; x")
+    assert wrap_command("x", {"MPLBACKEND": backend}).endswith("; x")
 
 
 @given(VALUES)
@@ -67,4 +67,4 @@ def test_only_what_is_plain_gets_into_the_command_line(value: str) -> None:
 @given(COMMANDS)
 def test_any_command_is_judged_and_kept(command: str) -> None:
     assert isinstance(is_protocol_command(command), bool)
-    assert wrap_command(command, "TkAgg").endswith(f"; {command}")
+    assert wrap_command(command, {"MPLBACKEND": "TkAgg"}).endswith(f"; {command}")

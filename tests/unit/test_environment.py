@@ -55,7 +55,7 @@ def run_in(shell: str, command: str, home: Path) -> subprocess.CompletedProcess[
 def test_the_variable_is_set_in_silence(
     tmp_path: Path, shell: str, command: str, status: int, output: str
 ) -> None:
-    done = run_in(shell, wrap_command(command, "TkAgg"), tmp_path)
+    done = run_in(shell, wrap_command(command, {"MPLBACKEND": "TkAgg"}), tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (status, output, "")
 
 
@@ -74,7 +74,7 @@ def test_the_start_files_still_count(tmp_path: Path, shell: str) -> None:
     config = tmp_path / ".config" / "fish"
     config.mkdir(parents=True)
     (config / "config.fish").write_text("function greet; echo hello; end\n")
-    done = run_in(shell, wrap_command("greet", "TkAgg"), tmp_path)
+    done = run_in(shell, wrap_command("greet", {"MPLBACKEND": "TkAgg"}), tmp_path)
     assert (done.returncode, done.stdout) == (0, "hello\n"), done
 
 
@@ -84,7 +84,7 @@ def test_a_login_shell_with_the_variable_is_entered(tmp_path: Path, shell: str) 
     env = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "LOGNAME": "nobody"}
     path = require_tool(shell)
     done = subprocess.run(
-        [path, "-c", login_shell_command("QtAgg")],
+        [path, "-c", login_shell_command({"MPLBACKEND": "QtAgg"})],
         env={**env, "SHELL": path},
         input="echo b=$MPLBACKEND\nexit 5\n",
         capture_output=True,

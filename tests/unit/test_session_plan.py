@@ -35,13 +35,13 @@ def test_nothing_is_put_before_the_command(plan: SessionPlan, grants: Grants) ->
 @pytest.mark.parametrize("command", ["plot it", " ", "-x", "a\nb", "x" * 200_000])
 def test_the_variable_is_put_before_the_command_as_typed(command: str) -> None:
     request, words = decide_program(replace(SHOWN, command=command), GRANTED)
-    assert (request, words) == (b"exec", wrap_command(command, "TkAgg"))
+    assert (request, words) == (b"exec", wrap_command(command, {"MPLBACKEND": "TkAgg"}))
     assert words.endswith(command)
 
 
 def test_a_login_shell_with_a_display_is_a_command() -> None:
     plan = replace(SHOWN, command="")
-    assert decide_program(plan, GRANTED) == (b"exec", login_shell_command("TkAgg"))
+    assert decide_program(plan, GRANTED) == (b"exec", login_shell_command({"MPLBACKEND": "TkAgg"}))
 
 
 @pytest.mark.parametrize("grants", [GRANTED, Grants(x11=False, backend_accepted=False)])

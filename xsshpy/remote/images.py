@@ -389,7 +389,7 @@ def apply_spans(old: bytes, body: memoryview, unit: int, planes: bool) -> bytes:
     kept = memoryview(old)
     pieces: List[Buffer] = []
     position = taken = 0
-    for gap, length in zip(gaps, lengths):  # noqa: B905 (Python 3.10)
+    for gap, length in zip(gaps, lengths):
         begin = position + gap * unit
         if gap:
             pieces.append(kept[position:begin])

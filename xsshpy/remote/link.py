@@ -40,6 +40,9 @@ FULL_IMAGES = 32 << 20
 SPARE_IMAGES = 1 << 20
 CLIENTS_WITH_FULL_IMAGES = 8
 
+FRAME_SIZE = 7
+"""Bytes of a frame beside its payload."""
+
 CONTROL_LIMIT = 4096
 """Most control frames that may wait; a peer that reads none of them is no peer."""
 
@@ -66,13 +69,14 @@ class _Item:
 class _Stream:
     """What one client's frames look like from this end."""
 
-    __slots__ = ("consumed", "items", "pace", "queued")
+    __slots__ = ("consumed", "items", "pace", "queued", "wire")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.items: Deque[_Item] = deque()
         self.queued = 0
         self.pace = Pace(clock, CLIENT_FLOOR)
         self.consumed = 0
+        self.wire = 0.0
 
 
 class Link:
@@ -150,7 +154,22 @@ class Link:
                 return written
             before = self.writer.wire_bytes
             written.extend(self.writer.encode(frames, self.pace.link_rate))
-            self.pace.sent(self.writer.wire_bytes - before)
+            taken = self.writer.wire_bytes - before
+            self.pace.sent(taken)
+            self._share(frames, taken)
+
+    def _share(self, frames: List[Frame], taken: int) -> None:
+        """Put the bytes on the wire down to the clients whose frames they carry."""
+        total = sum(len(frame.payload) + FRAME_SIZE for frame in frames)
+        for frame in frames:
+            stream = self._streams.get(frame.client)
+            if stream is not None:
+                stream.wire += taken * (len(frame.payload) + FRAME_SIZE) / total
+
+    def wire_bytes(self, client: int) -> int:
+        """Return what a client's frames took on the wire so far, compressed."""
+        stream = self._streams.get(client)
+        return 0 if stream is None else int(stream.wire)
 
     def _choose(self, frames: List[Frame]) -> None:
         """Add frames of clients: all that have little to send, then a share of the next."""

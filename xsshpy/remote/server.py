@@ -505,6 +505,7 @@ class Agent:
         client.close_sent = True
         assert client.conversation is not None
         counters = client.conversation.counters.describe()
+        counters["wire_from_client"] = self._link.wire_bytes(client.number)
         self._link.queue(build_stats(client.number, counters))
         self._link.queue(build_close(client.number))
 

@@ -18,6 +18,7 @@ from fnmatch import fnmatchcase
 
 BACKEND_VARIABLE = "MPLBACKEND"
 DEFAULT_BACKEND = "TkAgg"
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/+-]+")
 
 _PROTOCOL_COMMANDS = re.compile(
     r"""(?:^|[\s;&|/'"])(?:
@@ -79,10 +80,21 @@ def decide_backend(chosen: Mapping[str, str], option: str | None) -> str | None:
     """
     if BACKEND_VARIABLE in chosen:
         value = chosen[BACKEND_VARIABLE]
-        return value if re.fullmatch(r"[A-Za-z0-9_.:/+-]+", value) else None
+        return value if is_plain(value) else None
     if option is not None and option.lower() == "none":
         return None
     return option or DEFAULT_BACKEND
+
+
+def is_plain(value: str) -> bool:
+    """Tell whether a value means nothing but itself to any shell."""
+    return bool(_PLAIN.fullmatch(value))
+
+
+def require_plain(name: str, value: str) -> None:
+    """Raise ValueError where a value may not stand in a command line."""
+    if not is_plain(value):
+        raise ValueError(f"{name}: a value for the command line must be plain")
 
 
 def set_in_shell(name: str, value: str) -> str:
@@ -91,14 +103,14 @@ def set_in_shell(name: str, value: str) -> str:
     csh and tcsh always have ``$shell``, the others never do unless it is exported; ``setenv`` is
     theirs alone, ``export`` everybody else's. Only harmless characters may be in the value.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_.:/+-]+", value):
-        raise ValueError(f"{name}: a value for the command line must be plain")
+    require_plain(name, value)
     return f'test -n "$shell" && setenv {name} {value} || export {name}={value}'
 
 
-def wrap_command(command: str, backend: str) -> str:
-    """Return the command with MPLBACKEND set before it, in the same shell."""
-    return f"{set_in_shell(BACKEND_VARIABLE, backend)}; {command}"
+def wrap_command(command: str, variables: Mapping[str, str]) -> str:
+    """Return the command with variables set before it, in the same shell."""
+    words = [set_in_shell(name, value) for name, value in variables.items()]
+    return "; ".join([*words, command])
 
 
 _LOGIN_SHELL = (
@@ -117,12 +129,16 @@ _LOGIN_SHELL = (
 )
 
 
-def login_shell_command(backend: str) -> str:
-    """Return the command that becomes a login shell with MPLBACKEND set.
+def login_shell_command(variables: Mapping[str, str]) -> str:
+    """Return the command that becomes a login shell with variables set.
 
     sshd shows the message of the day and the last login for a ``shell`` request and not for
     ``exec``, so this shows them as sshd would (pam_motd's order where PAM shows them), unless
     ~/.hushlogin is there or there is no pty, and then becomes the user's own shell as a login
     shell. Between the single quotes stand only characters that every shell takes literally.
     """
-    return f"env {BACKEND_VARIABLE}={backend} sh -c '{_LOGIN_SHELL}'"
+    words = []
+    for name, value in variables.items():
+        require_plain(name, value)
+        words.append(f"{name}={value}")
+    return f"env {' '.join(words)} sh -c '{_LOGIN_SHELL}'"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from binascii import hexlify
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import asyncssh
@@ -63,13 +63,18 @@ class X11Request:
     screen: int = 0
 
 
+StartAgent = Callable[[], Awaitable[Mapping[str, str] | None]]
+"""Starts the X11 agent beside the session; gives the variables of its display, or None."""
+
+
 @dataclass(frozen=True)
 class SessionPlan:
     """What to ask of the server. An empty command is a login shell.
 
     ``backend`` is MPLBACKEND's value where a display is granted; ``settles_environment`` says
     that the command sets it by itself (a script's loader does). ``is_forced`` tells whether the
-    server runs a command of its own instead, which is shown the one that is sent.
+    server runs a command of its own instead, which is shown the one that is sent. ``start_agent``
+    makes a display by the agent; ``x11`` is then asked for only where it gives none.
     """
 
     command: str = ""
@@ -81,14 +86,21 @@ class SessionPlan:
     backend: str | None = None
     settles_environment: bool = False
     is_forced: Callable[[], bool] = lambda: False
+    start_agent: StartAgent | None = None
 
 
 @dataclass(frozen=True)
 class Grants:
-    """What the server said yes to."""
+    """What the server said yes to; ``display`` are the variables of a display of the agent's."""
 
     x11: bool
     backend_accepted: bool
+    display: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def has_display(self) -> bool:
+        """Whether the remote process has a display, either way."""
+        return self.x11 or bool(self.display)
 
 
 class SessionChannel(asyncssh.SSHClientChannel[bytes]):
@@ -106,6 +118,7 @@ class SessionChannel(asyncssh.SSHClientChannel[bytes]):
         Raises SessionError where the server refuses the channel, the pty or the command.
         """
         connection = self.get_connection()
+        agent = self._start_agent(plan)
         try:
             packet = await self._open(b"session")
         except asyncssh.ChannelOpenError as error:
@@ -121,18 +134,28 @@ class SessionChannel(asyncssh.SSHClientChannel[bytes]):
         packet.check_end()
         self._session = process
         process.connection_made(self)
-        grants = await self._request(plan)
+        grants = await self._request(plan, agent)
         process.session_started()
         if self._conn is not None:  # else a short process without output is over already
             self._conn.create_task(self._start_reading(), self.logger)
         return grants
 
-    async def _request(self, plan: SessionPlan) -> Grants:
+    def _start_agent(self, plan: SessionPlan) -> _Agent | None:
+        """Start the agent. Its channel is opened behind the session's, which comes first where the
+        server opens but one, and without waiting for it."""
+        if plan.start_agent is None:
+            return None
+        return asyncio.ensure_future(plan.start_agent())
+
+    async def _request(self, plan: SessionPlan, agent: _Agent | None) -> Grants:
         """Ask for everything, and for the program at once unless the command has to wait."""
         asked = self._ask_for_surroundings(plan)
-        if depends_on_grants(plan):
-            await asyncio.gather(*asked.values())
-        program, command = decide_program(plan, _granted(asked))
+        display = await agent if agent is not None else None
+        if not display:
+            self._ask_for_display(plan, asked)
+            if depends_on_grants(plan):
+                await asyncio.gather(*asked.values())
+        program, command = decide_program(plan, _granted(asked, display))
         arguments = [String(os.fsencode(command))] if command else []
         started = self._ask(program, *arguments)
         await asyncio.gather(*asked.values(), started)
@@ -145,7 +168,7 @@ class SessionChannel(asyncssh.SSHClientChannel[bytes]):
         if not started.result():
             self.close()
             raise SessionError(f"{program.decode('ascii')} request failed on channel 0")
-        return _granted(asked)
+        return _granted(asked, display)
 
     def _ask_for_surroundings(self, plan: SessionPlan) -> _Asked:
         """Send what comes before the program; return the requests that are answered."""
@@ -159,13 +182,16 @@ class SessionChannel(asyncssh.SSHClientChannel[bytes]):
             self._send_request(b"auth-agent-req@openssh.com")
         if plan.pty is not None:
             asked[b"pty-req"] = self._ask(b"pty-req", *_encode_pty(plan.pty))
+        return asked
+
+    def _ask_for_display(self, plan: SessionPlan, asked: _Asked) -> None:
+        """Ask for X11 channels, and for what goes with a display."""
         if plan.x11 is not None:
             asked[b"x11-req"] = self._ask(b"x11-req", *_encode_x11(plan.x11))
         wanted = plan.variables.get(BACKEND_VARIABLE, plan.backend if plan.x11 else None)
         if wanted is not None:
             arguments = String(BACKEND_VARIABLE), String(os.fsencode(wanted))
             asked[b"env"] = self._ask(b"env", *arguments)
-        return asked
 
     def _ask(self, request: bytes, *arguments: bytes) -> asyncio.Task[bool | None]:
         """Make a request without waiting. Tasks begin in order, so the packets leave in order."""
@@ -187,15 +213,16 @@ class SessionChannel(asyncssh.SSHClientChannel[bytes]):
 
 
 _Asked = dict[bytes, "asyncio.Task[bool | None]"]
+_Agent = asyncio.Future[Mapping[str, str] | None]
 
 
-def _granted(asked: _Asked) -> Grants:
+def _granted(asked: _Asked, display: Mapping[str, str] | None = None) -> Grants:
     """Return what has been granted by now."""
     x11, backend = (
         name in asked and asked[name].done() and bool(asked[name].result())
         for name in (b"x11-req", b"env")
     )
-    return Grants(x11, backend)
+    return Grants(x11, backend, display or {})
 
 
 def _is_refused(asked: _Asked, name: bytes) -> bool:
@@ -216,19 +243,19 @@ def decide_program(plan: SessionPlan, grants: Grants) -> tuple[bytes, str]:
     """
     if plan.subsystem:
         return b"subsystem", plan.command
-    needed = (
-        grants.x11
-        and plan.backend is not None
-        and not grants.backend_accepted
-        and not plan.settles_environment
-        and not is_protocol_command(plan.command)
-        and not plan.is_forced()
+    variables = dict(grants.display)
+    if grants.has_display and plan.backend is not None and not grants.backend_accepted:
+        variables[BACKEND_VARIABLE] = plan.backend
+    alone = (
+        plan.settles_environment
+        or is_protocol_command(plan.command)
+        or (bool(variables) and plan.is_forced())
     )
-    if not needed or plan.backend is None:
+    if alone or not variables:
         return (b"exec", plan.command) if plan.command else (b"shell", "")
     if plan.command:
-        return b"exec", wrap_command(plan.command, plan.backend)
-    return b"exec", login_shell_command(plan.backend)
+        return b"exec", wrap_command(plan.command, variables)
+    return b"exec", login_shell_command(variables)
 
 
 def _encode_pty(pty: PtyRequest) -> list[bytes]:

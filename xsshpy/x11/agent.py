@@ -39,6 +39,9 @@ HELLO_DEADLINE = 15.0
 READY_DEADLINE = 10.0
 """How long the agent may take from there until it is a display (seconds)."""
 
+COUNTED_LIMIT = 1000
+"""Most clients whose counters are kept."""
+
 LEARNED_LIMIT = 500
 """Most questions that one session adds to the list."""
 
@@ -104,14 +107,6 @@ class RemoteDisplay:
         return {"DISPLAY": self.name, "XAUTHORITY": self.authority}
 
 
-@dataclass(frozen=True)
-class ClientCount:
-    """The counters of one X client that is gone, by name."""
-
-    client: int
-    counters: Mapping[str, int]
-
-
 class AgentForwarding:
     """The clients that come through an agent, from its start to the last of them."""
 
@@ -119,7 +114,8 @@ class AgentForwarding:
         self, local: LocalDisplay, environ: Mapping[str, str], debug: Callable[[str], None]
     ) -> None:
         self.local = local
-        self.counts: list[ClientCount] = []
+        self.counts: list[tuple[int, Mapping[str, int]]] = []
+        """For each client that is gone, its number and its counters by name."""
         self._environ = environ
         self._debug = debug
         self._nonce = secrets.token_hex(8)
@@ -172,9 +168,13 @@ class AgentForwarding:
             debug=self._debug,
             expired=self.local.has_expired,
             learned=self._learn,
-            counted=lambda client, counters: self.counts.append(ClientCount(client, counters)),
+            counted=self._count,
             opened=self._look_again,
         )
+
+    def _count(self, client: int, counters: Mapping[str, int]) -> None:
+        if len(self.counts) < COUNTED_LIMIT:
+            self.counts.append((client, counters))
 
     def _begin(self, options: AgentOptions) -> None:
         assert self._channel is not None

@@ -1,0 +1,99 @@
+"""The channel that the X11 agent runs at the other end of: a command without a pty (RFC 4254 §6.5).
+
+As with a session, nothing is waited for that need not be: what is written goes out right behind the
+command, without its confirmation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+
+import asyncssh
+from asyncssh.constants import EXTENDED_DATA_STDERR
+from asyncssh.packet import String
+
+from xsshpy.ssh.connection import ClientConnection
+from xsshpy.x11.agent import AgentError, AgentReceiver
+
+RECEIVE_WINDOW = 4 << 20
+PACKET_SIZE = 32 << 10
+
+
+class _AgentSession(asyncssh.SSHClientSession[bytes]):
+    """Passes what the agent says on to whoever started it."""
+
+    def __init__(self, receiver: AgentReceiver) -> None:
+        self._receiver = receiver
+        self._exit_status: int | None = None
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        if datatype == EXTENDED_DATA_STDERR:
+            self._receiver.message_received(data)
+        else:
+            self._receiver.data_received(data)
+
+    def pause_writing(self) -> None:
+        self._receiver.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._receiver.resume_writing()
+
+    def exit_status_received(self, status: int) -> None:
+        self._exit_status = status
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._receiver.connection_lost(self._exit_status)
+
+
+class AgentChannel(asyncssh.SSHClientChannel[bytes]):
+    """The channel; ``write`` and ``close`` are asyncssh's own."""
+
+    async def start(self, command: str, session: _AgentSession) -> None:
+        """Open the channel and ask for the command. Raises asyncssh's errors."""
+        packet = await self._open(b"session")
+        packet.check_end()
+        self._session = session
+        session.connection_made(self)
+        asked = asyncio.ensure_future(self._make_request(b"exec", String(os.fsencode(command))))
+        asked.add_done_callback(self._answered)
+        # The request leaves when its task first runs; what is written must come behind it.
+        await asyncio.sleep(0)
+        if self._conn is not None:
+            self._conn.create_task(self._start_reading(), self.logger)
+
+    def _answered(self, asked: asyncio.Task[bool | None]) -> None:
+        """Close the channel of a command that the server will not run."""
+        with contextlib.suppress(asyncssh.Error, OSError, asyncio.CancelledError):
+            if not asked.result():
+                self.abort()
+
+    def write(self, data: bytes, datatype: int | None = None) -> None:
+        """Send bytes; OSError where the channel is closed, as with any stream."""
+        if self._send_state != "open":
+            raise BrokenPipeError("the agent's channel is closed")
+        super().write(data, datatype)
+
+
+async def open_agent_channel(
+    connection: ClientConnection, command: str, receiver: AgentReceiver
+) -> AgentChannel:
+    """Run the agent's command in a channel of its own. Raises AgentError."""
+    channel = AgentChannel(
+        connection,
+        asyncio.get_running_loop(),
+        "replace",
+        None,
+        "strict",
+        RECEIVE_WINDOW,
+        PACKET_SIZE,
+    )
+    try:
+        await channel.start(command, _AgentSession(receiver))
+    except asyncssh.ChannelOpenError as error:
+        reason = f"the server opens no second session: {error.reason}"
+        raise AgentError(reason, lasting=True) from None
+    except (asyncssh.Error, OSError) as error:
+        raise AgentError(f"the connection ended: {error}") from None
+    return channel

@@ -1,0 +1,86 @@
+"""Which hosts ran the agent, and which could not: remembered in the user's cache folder.
+
+A host that ran it gets its modules at once the next time, which saves a round trip; one where it
+cannot run is not asked again for a day. The file names no host: it has digests.
+
+Rules kept here: a hint, never more. Whatever is wrong with the file costs a round trip at most. It
+is the user's own, written beside and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from xsshpy.x11.questions import cache_path
+
+YES_LIFETIME = 90 * 86400
+NO_LIFETIME = 86400
+HOST_LIMIT = 500
+FILE_LIMIT = 1 << 18
+
+
+def hosts_path(environ: Mapping[str, str]) -> Path:
+    """Return where it is remembered."""
+    return cache_path(environ).with_name("x11-hosts.json")
+
+
+def name_account(user: str, host: str, port: int) -> str:
+    """Return what stands for an account in the file."""
+    return hashlib.sha256(f"{user}\0{host}\0{port}".encode()).hexdigest()[:32]
+
+
+def recall(account: str, environ: Mapping[str, str], now: float | None = None) -> bool | None:
+    """Tell whether the agent ran at an account; None where nothing is known of late."""
+    entry = _read(hosts_path(environ)).get(account)
+    if entry is None:
+        return None
+    ran, when = entry
+    age = (time.time() if now is None else now) - when
+    return ran if 0 <= age < (YES_LIFETIME if ran else NO_LIFETIME) else None
+
+
+def remember(account: str, ran: bool, environ: Mapping[str, str], now: float | None = None) -> None:
+    """Remember whether the agent ran. Nothing happens where that cannot be written."""
+    path = hosts_path(environ)
+    entries = _read(path)
+    entries.pop(account, None)
+    entries[account] = (ran, time.time() if now is None else now)
+    text = json.dumps({name: list(entry) for name, entry in list(entries.items())[-HOST_LIMIT:]})
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        try:
+            with open(descriptor, "w", encoding="ascii") as file:
+                file.write(text)
+            os.replace(beside, path)
+        except BaseException:
+            os.unlink(beside)
+            raise
+
+
+def _read(path: Path) -> dict[str, tuple[bool, float]]:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            own = status.st_uid == os.getuid() and not status.st_mode & 0o022
+            if not own or not stat.S_ISREG(status.st_mode):
+                return {}
+            parsed = json.loads(file.read(FILE_LIMIT))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    found = {}
+    if isinstance(parsed, dict):
+        for name, entry in parsed.items():
+            match entry:
+                case [bool(ran), int() | float() as when]:
+                    found[name] = (ran, float(when))
+    return found

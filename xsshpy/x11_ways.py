@@ -1,0 +1,210 @@
+"""Which way X11 is carried in one run: by the agent, by the server's own x11 channels, or not.
+
+``auto`` takes the agent, and the native way where the agent cannot run. Neither is wanted where
+another program speaks over the command's stdio: its command must arrive byte for byte. Nor is the
+agent where the server runs a command of its own whatever it is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from xsshpy.console import Console
+from xsshpy.errors import DisplayError, UsageError
+from xsshpy.settings import Invocation, Settings
+
+if TYPE_CHECKING:
+    from xsshpy.ssh.connect import Session
+    from xsshpy.ssh.session import Grants, StartAgent, X11Request
+    from xsshpy.x11.agent import AgentError, AgentForwarding
+    from xsshpy.x11.local import LocalDisplay
+    from xsshpy.x11.native import NativeForwarding
+
+STDERR = 2
+_EVIDENCE_LINES = 3
+
+
+class Way(Enum):
+    """What --x11 and XSSH_X11 say."""
+
+    AUTO = "auto"
+    AGENT = "agent"
+    NATIVE = "native"
+    OFF = "off"
+
+
+def choose_way(invocation: Invocation, environ: Mapping[str, str]) -> Way:
+    """Return the way that was asked for. Raises UsageError for one that there is not."""
+    word = invocation.x11 or environ.get("XSSH_X11") or Way.AUTO.value
+    try:
+        return Way(word.lower())
+    except ValueError:
+        ways = ", ".join(way.value for way in Way)
+        raise UsageError(
+            f"xssh: XSSH_X11: {word!r} is no way to carry X11", remedy=f"one of {ways}"
+        ) from None
+
+
+@dataclass
+class X11Run:
+    """X11 in one run, from the proof of the display to its end.
+
+    ``native`` and ``agent`` are the ways that may be taken; ``failure`` says why the agent was not.
+    """
+
+    local: LocalDisplay
+    native: NativeForwarding | None
+    agent: AgentForwarding | None
+    environ: Mapping[str, str]
+    console: Console
+    failure: AgentError | None = None
+
+    async def wait_until_idle(self) -> None:
+        """Wait until the last X client is gone; ssh does not end before its windows do."""
+        for way in (self.agent, self.native):
+            if way is not None:
+                await way.wait_until_idle()
+
+    async def close(self) -> None:
+        """End all clients and the proof; revoke what was granted."""
+        for way in (self.agent, self.native):
+            if way is not None:
+                await way.close()
+        await self.local.close()
+
+    def x11_request(self) -> X11Request | None:
+        """Return what is asked of the server for the native way."""
+        if self.native is None:
+            return None
+        from xsshpy.ssh.session import X11Request
+        from xsshpy.x11.authority import COOKIE_PROTOCOL
+
+        return X11Request(COOKIE_PROTOCOL, self.native.cookie, self.local.screen)
+
+    def agent_starter(self, session: Session, settings: Settings) -> StartAgent | None:
+        """Return what starts the agent; None where it is not to be tried."""
+        agent = self.agent
+        if agent is None:
+            return None
+        if session.login.is_command_forced():
+            self.console.debug(1, "X11: not by the agent: the server runs a command of its own")
+            return None
+        from xsshpy.x11.remembered import name_account, recall, remember
+
+        account = name_account(settings.user, settings.hostname, settings.port)
+        known = recall(account, self.environ)
+        if known is False and self.native is not None:
+            self.console.debug(1, "X11: not by the agent: it could not run on this host of late")
+            return None
+
+        async def start() -> Mapping[str, str] | None:
+            from xsshpy.ssh.agent_channel import open_agent_channel
+            from xsshpy.x11.agent import AgentError
+
+            try:
+                display = await agent.start(
+                    lambda command, receiver: open_agent_channel(
+                        session.connection, command, receiver
+                    ),
+                    at_once=bool(known),
+                )
+            except AgentError as error:
+                self.failure = error
+                if error.lasting:
+                    remember(account, False, self.environ)
+                self._tell_failure(error)
+                return None
+            remember(account, True, self.environ)
+            self.console.debug(1, f"X11: by the agent, as display {display.name}")
+            return display.variables
+
+        return start
+
+    def _tell_failure(self, error: AgentError) -> None:
+        """Say at -v why the native way is taken; without it, say it always."""
+        line = f"X11: not by the agent: {error.reason}"
+        if self.native is not None:
+            self.console.debug(1, line)
+        else:
+            self.console.notice(f"xssh: {line}; try: --x11 native, or a Python for the remote host")
+        for words in error.evidence[-_EVIDENCE_LINES:]:
+            self.console.debug(1, f"  {words}")
+
+    def tell_statistics(self, *, asked: bool) -> None:
+        """Say what the clients did, where it was asked for; at -v what was answered wrongly."""
+        if self.agent is None:
+            return
+        from xsshpy.x11.statistics import count_mispredictions, describe_clients
+
+        wrong = sum(count_mispredictions(counters) for _, counters in self.agent.counts)
+        if self.agent.counts:
+            self.console.debug(1, f"X11: {wrong} mispredictions")
+        if asked:
+            self.console.notice(describe_clients(self.agent.counts, self.agent.bytes_on_wire))
+
+    def tell_refusal(self, grants: Grants, session: Session, settings: Settings) -> None:
+        """Say why there is no display, where both ways failed."""
+        if grants.has_display or self.native is None:
+            return
+        from xsshpy.x11.refusal import explain_refused_request
+
+        line = explain_refused_request(session.login.remote_messages, settings.host)
+        if self.failure is not None:
+            line += f" (nor by xssh's agent: {self.failure.reason})"
+        self.console.notice(line)
+
+
+async def prepare_x11(
+    invocation: Invocation,
+    settings: Settings,
+    environ: Mapping[str, str],
+    console: Console,
+    report: Callable[[str], None],
+) -> X11Run | None:
+    """Find the display and begin to prove it. None where X11 is off, having reported why."""
+    from xsshpy.ssh.environment import is_protocol_command
+    from xsshpy.x11.wish import read_x11_wish
+
+    if settings.session_type == "none" or invocation.value_of("W") is not None:
+        return None
+    way = choose_way(invocation, environ)
+    wish = await read_x11_wish(invocation, settings)
+    if not wish.forward or way is Way.OFF:
+        console.debug(1, "X11 forwarding is off: -x, ForwardX11 no or --x11 off")
+        return None
+    command = invocation.command or settings.remote_command
+    spoken_over = is_protocol_command(command) or settings.session_type == "subsystem"
+    if spoken_over and not wish.explicit:
+        console.debug(1, "X11 forwarding is off: another program speaks over this command")
+        return None
+    from xsshpy.x11.local import LocalDisplay, X11Policy
+
+    policy = X11Policy(wish.trusted, wish.explicit, settings.forward_x11_timeout)
+    try:
+        local = await LocalDisplay.prepare(environ, policy, report)
+    except DisplayError as error:
+        if wish.explicit or environ.get("DISPLAY") or os.isatty(STDERR):
+            report(error.summary())
+        else:  # cron, CI: nobody asked for X11 or reads this, and programs take stderr for failure
+            console.debug(1, error.summary())
+        return None
+    return _open_ways(way if not spoken_over else Way.NATIVE, local, environ, console)
+
+
+def _open_ways(
+    way: Way, local: LocalDisplay, environ: Mapping[str, str], console: Console
+) -> X11Run:
+    native = agent = None
+    if way is not Way.AGENT:
+        from xsshpy.x11.native import NativeForwarding
+
+        native = NativeForwarding(local)
+    if way is not Way.NATIVE:
+        from xsshpy.x11.agent import AgentForwarding
+
+        agent = AgentForwarding(local, environ, lambda line: console.debug(1, line))
+    return X11Run(local, native, agent, environ, console)
