@@ -12,8 +12,8 @@ import struct
 from typing import Dict, Optional
 
 from .facts import ServerFacts
-from .follow import RISKY, SAFE, Follower, Handler
-from .resources import Picture, Pixmap
+from .judgement import RISKY, SAFE, Handler, take_away
+from .resources import Picture, Pixmap, Resources, touch
 from .xmessages import Request
 
 SMALL_PICTURE_VALUES = {0: 4, 7: 2, 8: 2, 9: 2, 10: 2, 12: 2}
@@ -27,10 +27,9 @@ OTHER_GLYPHS = 255
 class RenderFollower:
     """Judges RENDER's requests: ``handlers`` by minor opcode. Pictures lie in the resources."""
 
-    def __init__(self, facts: ServerFacts, follower: Follower) -> None:
+    def __init__(self, facts: ServerFacts, resources: Resources) -> None:
         self._facts = facts
-        self._follower = follower
-        self._resources = follower.resources
+        self._resources = resources
         self._order = facts.order.value
         self.handlers: Dict[int, Handler] = {
             4: self._create_picture,
@@ -96,7 +95,7 @@ class RenderFollower:
         return picture is not None and request.size >= 12 and (request.size - 12) % 8 == 0
 
     def _free_picture(self, request: Request) -> bool:
-        return self._follower.free(self._resources.pictures, request)
+        return take_away(self._resources.pictures, self._order, request)
 
     def _create_solid_fill(self, request: Request) -> bool:
         if len(request.data) != 16:
@@ -122,7 +121,7 @@ class RenderFollower:
         if drawable is None:
             self._resources.epoch += 1
             return False
-        self._follower.touch(drawable)
+        touch(drawable)
         return True
 
     def _is_source(self, request: Request, position: int) -> bool:
@@ -159,7 +158,7 @@ class RenderFollower:
         return SAFE
 
     def _free_glyph_set(self, request: Request) -> bool:
-        return self._follower.free(self._resources.glyph_sets, request)
+        return take_away(self._resources.glyph_sets, self._order, request)
 
     def _add_glyphs(self, request: Request) -> bool:
         data = request.data

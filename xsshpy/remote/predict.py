@@ -15,8 +15,7 @@ import struct
 from typing import Callable, Dict, NamedTuple, Optional
 
 from .facts import CLASS_OF_FACT, COHERENT, Z_PIXMAP, PredictionClass, ServerFacts
-from .follow import Follower
-from .follow_render import RenderFollower
+from .follow import GRAB_SERVER, UNGRAB_SERVER, Follower
 from .resources import INPUT_ONLY, Resources, Window
 from .xextensions import hide_extension_answer, hide_listed_extensions, parse_extension_query
 from .xmessages import LIST_EXTENSIONS, QUERY_EXTENSION, Request
@@ -35,8 +34,6 @@ from .xrequests import (
 )
 
 GET_INPUT_FOCUS = 43
-GRAB_SERVER = 36
-UNGRAB_SERVER = 37
 IMAGE_LIMIT = 1 << 20
 """Longest image that is made up here (bytes)."""
 
@@ -76,7 +73,6 @@ class Predictor:
         self.facts = facts
         self.follower = Follower(facts, Resources(resource_base, resource_mask))
         self.resources = self.follower.resources
-        self._render = RenderFollower(facts, self.follower)
         self._order = facts.order.value
         self._int = struct.Struct(self._order + "I")
         self._short = struct.Struct(self._order + "H")
@@ -204,7 +200,7 @@ class Predictor:
                 return self._fact(key, known[0])
         replies = extension_replies(name, minor)
         if name == b"RENDER":
-            follow = self._render.handlers.get(minor)
+            follow = self.follower.render.get(minor)
             if follow is not None:
                 return VOID_SAFE if follow(request) else VOID_RISKY
         if name not in (b"RENDER", b"XKEYBOARD", b"XInputExtension", b"RANDR"):
@@ -267,7 +263,7 @@ class Predictor:
         if len(request.data) != 8:
             return WAITS_RISKY
         root = self._int.unpack_from(request.data, 4)[0]
-        mask = self.follower.root_masks.get(root, 0)
+        mask = self.follower.windows.root_masks.get(root, 0)
         return self._known(PredictionClass.ROOT, self.facts.answer_root_attributes(root, mask))
 
     def _get_geometry(self, request: Request) -> Opinion:

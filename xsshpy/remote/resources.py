@@ -99,6 +99,12 @@ class Pixmap(Drawable):
         self.epoch = 0
 
 
+def touch(drawable: Drawable) -> None:
+    """Take note that something is drawn on a drawable."""
+    if isinstance(drawable, Pixmap):
+        drawable.colour = None
+
+
 class Window(Drawable):
     """A window of this client. ``parent`` is None for a child of the root window.
 
