@@ -163,7 +163,10 @@ def test_faster_link_is_used():
 
 def test_round_trip_is_found_again_though_the_queue_never_empties():
     link = Link(20 * MEGABIT, 0.1)
-    link.run(60)
+    link.run(3)
+    for _ in range(570):
+        link.run(0.1)
+        assert link.pace.rate is not None and link.pace.rate >= 0.95 * 20 * MEGABIT
     assert link.pace.rtt == pytest.approx(0.1, rel=0.05)
     assert link.longest_queue(50) <= HEADROOM + 0.06  # the burst after the queue was empty
     assert link.throughput(5) >= 0.95 * 20 * MEGABIT
@@ -191,6 +194,16 @@ def test_little_to_send_does_not_lower_the_rate():
     assert link.pace.in_flight == 0
     link.run(1.0)
     assert link.throughput(link.now - 0.8) >= 0.9 * 20 * MEGABIT
+
+
+def test_first_piece_after_a_rest_does_not_lower_the_rate():
+    link = Link(20 * MEGABIT, 0.1)
+    link.run(3)
+    link.rest(3)
+    link.send(200)
+    for _ in range(100):
+        link.run(0.01)
+        assert link.pace.rate is not None and link.pace.rate >= 0.9 * 20 * MEGABIT
 
 
 def test_large_pieces_are_not_taken_for_a_long_way():
