@@ -17,7 +17,7 @@ Rules kept here:
 from collections import OrderedDict, deque
 from typing import Callable, Deque, Dict, FrozenSet, Iterator, List, Optional, Union
 
-from .frames import Frame, FrameKind, FrameReader, FrameWriter, LinkError
+from .frames import SILENT, Frame, FrameKind, FrameReader, FrameWriter, LinkError
 from .pace import CLIENT_FLOOR, Pace
 from .payloads import build_ack, build_credit, build_pong, parse_count
 from .xmessages import NeedData
@@ -80,17 +80,22 @@ class _Stream:
 
 
 class Link:
-    """One end of the link. ``allowed`` are the kinds that the other end may send."""
+    """One end of the link. ``allowed`` are the kinds that the other end may send.
+
+    ``clock`` gives seconds that pass, ``cpu_clock`` those that this process works: what compression
+    costs must not be taken for more where the machine is busy with something else.
+    """
 
     def __init__(
         self,
         clock: Callable[[], float],
+        cpu_clock: Callable[[], float],
         allowed: FrozenSet[FrameKind],
         encode_image: Optional[Encoder] = None,
     ) -> None:
         self._clock = clock
         self.pace = Pace(clock)
-        self.writer = FrameWriter(clock)
+        self.writer = FrameWriter(cpu_clock)
         self.reader = FrameReader(allowed)
         self._encode_image = encode_image
         self._control: Deque[Frame] = deque()
@@ -136,6 +141,11 @@ class Link:
             return False
         return stream.queued < READ_AHEAD and stream.pace.allowed > stream.queued
 
+    @property
+    def rate(self) -> Optional[float]:
+        """Rate of the link to plan with (bytes a second); None while nobody knows."""
+        return self.pace.link_rate
+
     def is_drained(self, client: int) -> bool:
         """Tell whether nothing of this client waits to be sent."""
         stream = self._streams.get(client)
@@ -155,7 +165,7 @@ class Link:
             before = self.writer.wire_bytes
             written.extend(self.writer.encode(frames, self.pace.link_rate))
             taken = self.writer.wire_bytes - before
-            self.pace.sent(taken)
+            self.pace.sent(taken, measured=any(each.kind not in SILENT for each in frames))
             self._share(frames, taken)
 
     def _share(self, frames: List[Frame], taken: int) -> None:

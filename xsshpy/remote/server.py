@@ -28,7 +28,7 @@ from .conversation import (
 )
 from .facts import ServerFacts, Told, apply_record, build_records, parse_records
 from .frames import TO_AGENT, Frame, FrameKind, LinkError
-from .images import ImageEncoder
+from .images import FASTEST_LINK, ImageEncoder
 from .link import Link, image_budget
 from .listener import COOKIE_NAME, Listener, NoDisplayError, open_listener
 from .payloads import (
@@ -121,7 +121,7 @@ class Agent:
         self._listener = listener
         self._source = source
         self._sink = sink
-        self._link = Link(time.monotonic, TO_AGENT, self._encode_image)
+        self._link = Link(time.monotonic, time.process_time, TO_AGENT, self._encode_image)
         self._poll = select.poll()
         self._clients: Dict[int, Client] = {}
         self._by_descriptor: Dict[int, Client] = {}
@@ -430,6 +430,8 @@ class Agent:
     def _encode_image(self, number: int, request: bytes) -> Frame:
         """Return the frame of a PutImage: what is new in it, where that is less."""
         client = self._clients[number]
+        if (self._link.rate or 0.0) > FASTEST_LINK:
+            return Frame(FrameKind.DATA, number, request)
         if client.images is None:
             client.images = ImageEncoder(client.reader.order or LITTLE, image_budget(number))
         payload = client.images.encode(request)

@@ -104,7 +104,7 @@ class AgentRelay:
     def __init__(self, options: AgentOptions, channel: LinkChannel) -> None:
         self._options = options
         self._channel = channel
-        self._link = Link(time.monotonic, TO_LOCAL)
+        self._link = Link(time.monotonic, time.process_time, TO_LOCAL)
         self._clients: dict[int, _ServerConnection] = {}
         self._pool: dict[int, _ServerConnection] = {}
         self._next_slot = 0
