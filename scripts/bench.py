@@ -4,6 +4,7 @@ Absolute times differ between machines; ratios of two medians from one run hardl
 
 start        a cold ``host true`` without X11 (-x) and with it (-Y), in seconds
 throughput   100 MB of random bytes through stdin, and through stdout, in MB/s, start included
+x11          plots and X programs over simulated distances: see ``bench_x11``
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from scripts.bench_x11 import X11Bench, describe, export  # noqa: E402
 from tests.support.clients import ClientHome  # noqa: E402
 from tests.support.sshd import KeyRing, ServerOptions, SshServer  # noqa: E402
 from tests.support.xvfb import Xvfb  # noqa: E402
@@ -30,6 +32,7 @@ from tests.support.xvfb import Xvfb  # noqa: E402
 MEGABYTE = 1_000_000
 PAYLOAD_MEGABYTES = 100
 CLIENTS = ("ssh", "xssh")
+PARTS = ("start", "throughput", "x11")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Bench:
     """A server, a client's HOME, and how often to measure."""
 
     def __init__(self, directory: Path, runs: int) -> None:
+        directory.mkdir()
         self.directory = directory
         self.runs = runs
         options = ServerOptions(config="LogLevel INFO\n")
@@ -145,36 +149,55 @@ class Bench:
 def parse_arguments() -> argparse.Namespace:
     """Return the parts, the number of runs, and where the JSON goes."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure xssh beside ssh.")
-    parser.add_argument("part", nargs="*", help="start, throughput (default: all)")
+    parser.add_argument("part", nargs="*", help=f"{', '.join(PARTS)} (default: all)")
     parser.add_argument("--runs", type=int, default=15, help="turns of each client (default 15)")
+    parser.add_argument("--quick", action="store_true", help="x11: two links, once each")
     parser.add_argument("--json", metavar="FILE", help="also write the results there (- is stdout)")
     arguments = parser.parse_args()
-    unknown = set(arguments.part) - {"start", "throughput"}
+    unknown = set(arguments.part) - set(PARTS)
     if unknown or arguments.runs < 1:
         parser.error(f"no such part: {', '.join(unknown)}" if unknown else "--runs is less than 1")
     return arguments
 
 
+def measure_clients(parts: list[str], directory: Path, runs: int) -> list[Comparison]:
+    """Measure everything but X11."""
+    if not parts:
+        return []
+    bench = Bench(directory, runs)
+    try:
+        return [found for part in parts for found in getattr(bench, part)()]
+    finally:
+        bench.stop()
+
+
 def main() -> int:
     """Measure, and print a line for each comparison."""
     arguments = parse_arguments()
-    parts = arguments.part or ["start", "throughput"]
+    parts = arguments.part or list(PARTS)
+    measures = []
     with tempfile.TemporaryDirectory(prefix="xssh-bench-") as directory:
-        bench = Bench(Path(directory), arguments.runs)
-        try:
-            comparisons = [found for part in parts for found in getattr(bench, part)()]
-        finally:
-            bench.stop()
-    quiet = arguments.json == "-"
+        plain = [part for part in parts if part != "x11"]
+        comparisons = measure_clients(plain, Path(directory) / "plain", arguments.runs)
+        if "x11" in parts:
+            bench = X11Bench(Path(directory) / "x11", arguments.runs, arguments.quick)
+            try:
+                measures = bench.measure()
+            finally:
+                bench.stop()
+    sink = sys.stderr if arguments.json == "-" else sys.stdout
     for found in comparisons:
         line = (
             f"{found.part:16} ssh {found.ssh:8.3f} {found.unit:4}  xssh {found.xssh:8.3f} "
             f"{found.unit:4}  ratio {found.ratio:5.2f}  (medians of {found.runs})"
         )
-        print(line, file=sys.stderr if quiet else sys.stdout)
+        print(line, file=sink)
+    if measures:
+        print(describe(measures), file=sink)
     if arguments.json:
-        text = json.dumps([asdict(found) for found in comparisons], indent=2) + "\n"
-        if quiet:
+        rows = [*(asdict(found) for found in comparisons), *export(measures)]
+        text = json.dumps(rows, indent=2) + "\n"
+        if arguments.json == "-":
             sys.stdout.write(text)
         else:
             Path(arguments.json).write_text(text)

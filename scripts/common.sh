@@ -68,6 +68,7 @@ xdpyinfo     x11-utils               xdpyinfo                         xquartz
 xprop        x11-utils               xprop                            xquartz
 xwininfo     x11-utils               xwininfo                         xquartz
 xdotool      xdotool                 xdotool                          xdotool
+x11perf      x11-apps                xorg-x11-apps                    xquartz
 import       imagemagick             ImageMagick                      imagemagick
 tmux         tmux                    tmux                             tmux
 zsh          zsh                     zsh                              -
@@ -94,7 +95,7 @@ have() {
         nss_wrapper) compgen -G '/usr/lib*/libnss_wrapper.so' >/dev/null ||
             compgen -G '/usr/lib/*/libnss_wrapper.so' >/dev/null ;;
         qt) [ "$(uname -s)" = Darwin ] || have_libraries libxcb-cursor.so.0 libxcb-icccm.so.4 \
-            libxcb-keysyms.so.1 libxkbcommon-x11.so.0 libEGL.so.1 ;;
+            libxcb-keysyms.so.1 libxcb-xinerama.so.0 libxkbcommon-x11.so.0 libEGL.so.1 ;;
         gtk3) [ "$(uname -s)" = Darwin ] || /usr/bin/python3 -c \
             'import gi; gi.require_version("Gtk", "3.0"); from gi.repository import Gtk' \
             >/dev/null 2>&1 ;;

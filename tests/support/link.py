@@ -144,6 +144,10 @@ class _Line:
         if not piece.data:
             with contextlib.suppress(OSError):
                 end.socket.shutdown(socket.SHUT_WR)
+        if end is self.client:
+            self._link.carried_to_client += sent
+        else:
+            self._link.carried_to_server += sent
         piece.data = piece.data[sent:]
         if not piece.data:
             end.coming.popleft()
@@ -183,6 +187,10 @@ class Link:
         self.target = target
         self.delay = delay
         self.rate = rate
+        self.carried_to_client = 0
+        """Bytes that all connections' clients were given so far."""
+        self.carried_to_server = 0
+        """Bytes that the server was given."""
         self._lines: list[_Line] = []
         self._listener = socket.create_server((self.host, 0))
         self._listener.setblocking(False)

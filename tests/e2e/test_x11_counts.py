@@ -1,0 +1,129 @@
+"""What a plot over a distance costs, in numbers that don't depend on how busy the machine is.
+
+The link is simulated (``tests.support.link``). Times are reported by ``scripts/bench x11`` only.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.clients import ClientHome
+from tests.support.link import Link
+from tests.support.plotting import (
+    PROGRAM,
+    DrivenPlot,
+    Watcher,
+    parse_statistics,
+    plot_environment,
+)
+from tests.support.processes import run, xssh_command
+from tests.support.sshd import SshServer
+from tests.support.tools import skip_or_fail
+from tests.support.xvfb import Xvfb
+
+RATE = 2.5e6
+FRAMES = 12
+TRIPS_PRIMED = 10
+BYTES_A_REDRAW = 12_000
+
+
+@pytest.fixture(scope="session")
+def matplotlib_cache(session_directory: Path) -> Path:
+    """A matplotlib that works with Tk, and a directory for its font cache, made once."""
+    directory = session_directory / "matplotlib-counts"
+    directory.mkdir()
+    code = "import tkinter; import matplotlib.font_manager"
+    environment = {**plot_environment(directory), "HOME": str(directory), "PATH": "/usr/bin:/bin"}
+    done = run([sys.executable, "-c", code], env=environment, timeout=100)
+    if done.status != 0:
+        skip_or_fail(f"this Python cannot draw with Tk: {done.stderr.strip()[-200:]}")
+    return directory
+
+
+@pytest.fixture
+def watcher(xvfb: Xvfb) -> Iterator[Watcher]:
+    opened = Watcher(xvfb)
+    yield opened
+    opened.close()
+
+
+@dataclass
+class Distance:
+    """A server behind a link, and what draws there."""
+
+    link: Link
+    argv: list[str]
+    environment: dict[str, str]
+    directory: Path
+
+    def plot(self, *options: str) -> DrivenPlot:
+        """Start a plot in a connection of its own."""
+        command = f"{shlex.quote(sys.executable)} plot.py wait square"
+        argv = [*xssh_command(), *self.argv, *options, "far", command]
+        return DrivenPlot(argv, self.environment, self.directory)
+
+
+@pytest.fixture(params=[0.0, 0.05], ids=["near", "far"])
+def distance(
+    request: pytest.FixtureRequest,
+    make_sshd: Callable[..., SshServer],
+    client_home: ClientHome,
+    matplotlib_cache: Path,
+    xvfb: Xvfb,
+) -> Iterator[Distance]:
+    environment = {**plot_environment(matplotlib_cache), "MPLBACKEND": "TkAgg"}
+    server = make_sshd(environment=environment)
+    (server.home / "plot.py").write_text(PROGRAM)
+    link = Link((server.host, server.port), delay=request.param, rate=RATE)
+    try:
+        client_home.add(server, "far", extra=f"Port {link.port}\nHostKeyAlias far", known=False)
+        with client_home.known_hosts.open("a") as file:
+            file.write(server.known_hosts_lines("far"))
+        yield Distance(link, client_home.arguments, client_home.environment(xvfb), client_home.path)
+    finally:
+        link.stop()
+
+
+@pytest.mark.timeout(120)
+def test_what_a_plot_costs(distance: Distance, watcher: Watcher) -> None:
+    with distance.plot() as first:  # what it asked is known from now on
+        first.hear("ready")
+        first.tell("go")
+        watcher.wait_for_mark(0)
+        first.leave()
+    watcher.wait_until_gone()
+
+    with distance.plot("--stats") as plot:
+        plot.hear("ready")
+        plot.tell("go")
+        plot.hear("shown")
+        watcher.wait_for_mark(0)
+        clients = parse_statistics(plot.leave())
+    watcher.wait_until_gone()
+    assert sum(client["trips"] for client in clients) <= TRIPS_PRIMED
+    assert sum(client["wrong"] for client in clients) == 0
+    assert sum(client["replies"] for client in clients) > 300
+
+    with distance.plot("--stats") as plot:
+        plot.hear("ready")
+        plot.tell("go")
+        plot.hear("shown")
+        watcher.wait_for_mark(0)
+        plot.tell("redraw", 2)  # the square's new colour is none of a plot's usual changes
+        watcher.wait_for_mark(9)
+        plot.hear("done")
+        before = distance.link.carried_to_client
+        plot.tell("redraw", FRAMES)
+        plot.hear("done")
+        clients = parse_statistics(plot.leave())
+        carried = distance.link.carried_to_client - before
+    if distance.link.delay:  # where nothing is far away, sending more may be the quicker way
+        assert carried / FRAMES <= BYTES_A_REDRAW
+    assert sum(client["wrong"] for client in clients) == 0
+    assert sum(client["images"] for client in clients) >= FRAMES
