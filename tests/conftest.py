@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.agentfixtures import agent_server, host, make_host  # noqa: F401
 from tests.support.clients import ClientHome
 from tests.support.leaks import LeakCheck
 from tests.support.processes import adopt_orphans

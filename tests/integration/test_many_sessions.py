@@ -46,7 +46,9 @@ def look():
         return len(descriptors), children.read().split(), threading.active_count(), descriptors
 
 first = None
+output = os.dup(1)  # a run lets go of it
 for number in range({count}):
+    os.dup2(output, 1)
     invocation = parse_command_line(sys.argv[1:] + [f"echo {{number}}; exit {{number % 100}}"])
     status = run(invocation, os.environ)
     if status != number % 100:

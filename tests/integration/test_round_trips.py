@@ -121,16 +121,25 @@ def test_with_x11_a_start_takes_no_more_round_trips_than_with_ssh(
     far: Distance, xvfb: Xvfb, words: list[str]
 ) -> None:
     """xssh waits for the display to be granted before it sends the command."""
-    far.environment = far.home.environment(xvfb)
+    far.environment = far.home.environment(xvfb, XSSH_X11="native")
     ssh, xssh = far.compare(words)
     assert xssh == ssh
+
+
+def test_with_the_agent_a_start_takes_one_round_trip_more(far: Distance, xvfb: Xvfb) -> None:
+    """It waits until the agent is a display, and no server takes the agent's modules before it has
+    said that its command runs."""
+    far.environment = far.home.environment(xvfb)
+    words = ["-Y", "far", "echo x; cat"]
+    ssh = far.least("ssh", words)
+    assert far.least("xssh", words, enough=ssh + 1) == ssh + 1
 
 
 @pytest.mark.parametrize("option", ["--backend=none", "rsync --server"])
 def test_a_command_that_depends_on_nothing_is_not_held_up_by_x11(
     far: Distance, xvfb: Xvfb, option: str
 ) -> None:
-    far.environment = far.home.environment(xvfb)
+    far.environment = far.home.environment(xvfb, XSSH_X11="native")
     command = "echo x; cat"
     if not option.startswith("-"):
         script = far.home.path / "rsync"

@@ -102,10 +102,15 @@ def run_xssh(
     return run([*xssh_command(), *argv], stdin=stdin, env=env, timeout=timeout, cwd=cwd)
 
 
-def xssh_command() -> list[str]:
-    """Return the argv that starts xssh from this checkout, from any working directory."""
+def xssh_command(before: str = "") -> list[str]:
+    """Return the argv that starts xssh from this checkout, from any working directory.
+
+    ``before`` is Python code that runs first: it sets what is a constant, such as a deadline.
+    """
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     start = f"import sys; sys.path.insert(0, {root!r}); sys.argv[0] = 'xssh'; "
+    if before:
+        start += f"exec({before!r}); "
     return [sys.executable, "-c", start + "from xsshpy.__main__ import main; sys.exit(main())"]
 
 

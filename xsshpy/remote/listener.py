@@ -12,6 +12,7 @@ Follows the Xau library's file format, and sshd's choice of display numbers.
 
 import errno
 import os
+import re
 import socket
 import struct
 from typing import List, Optional, Tuple
@@ -31,6 +32,9 @@ FAMILY_LOCAL = 256
 LAST_RESORTS = ("/tmp", "/var/tmp")  # noqa: S108 - a directory of our own is made in there
 
 DIRECTORY_PREFIX = "xssh-agent-"
+
+PLAIN_PATH = re.compile(r"/[A-Za-z0-9_.:/+-]*\Z")
+"""What any shell takes as it is: the path becomes part of a command line."""
 
 
 class NoDisplayError(Exception):
@@ -165,7 +169,7 @@ def _parents() -> List[str]:
     """Return where directories may be made: the session's own place first."""
     found = []
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if os.path.isabs(runtime):
+    if PLAIN_PATH.match(runtime):
         try:
             status = os.stat(runtime)
             if status.st_uid == os.getuid() and not status.st_mode & 0o077:
@@ -173,7 +177,7 @@ def _parents() -> List[str]:
         except OSError:
             pass
     temporary = os.environ.get("TMPDIR", "")
-    return [*found, *([temporary] if os.path.isabs(temporary) else []), *LAST_RESORTS]
+    return [*found, *([temporary] if PLAIN_PATH.match(temporary) else []), *LAST_RESORTS]
 
 
 def _remove_leftovers(parent: str) -> None:

@@ -4,7 +4,8 @@ This source travels inside the command line and is carried out by ``python -c``,
 argument. It says on stdout, in one line, what it found; then it reads a length in a line of its own
 and that many bytes: the modules, compressed. Nothing is written to the disk. An interpreter that is
 too old says so and leaves stdin alone for the next candidate, therefore this file must compile on
-Python 2.7.
+Python 2.7. The status is 0 however it ends, once it has said hello: any other means that this
+interpreter did not get so far, and the next one is tried.
 """
 
 import os
@@ -79,8 +80,6 @@ def main():
     if sys.version_info < OLDEST:
         say("old", python=version)
         sys.exit(TOO_OLD)
-    # What lies in the home directory must not stand in for a module of the standard library.
-    sys.path[:] = [entry for entry in sys.path if entry]
     say("hello", python=version, executable=sys.executable)
     try:
         modules = receive()
@@ -89,8 +88,13 @@ def main():
     except Exception as error:
         say("failed", reason=type(error).__name__)
         sys.stderr.write("%s: %s\n" % (type(error).__name__, error))
-        sys.exit(1)
-    serve(say)
+        return
+    try:
+        serve(say)
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
 
 
 main()

@@ -54,6 +54,9 @@ CHUNK = 256 * 1024
 CLIENT_LIMIT = 256
 """Most clients at one time; X servers themselves take 256 to 2048."""
 
+REFUSED_LIMIT = 32
+"""How many more are heard out, to be told why they are refused."""
+
 SETUP_TIMEOUT = 30.0
 """How long a client may take to say who it is (seconds)."""
 
@@ -264,7 +267,10 @@ class Agent:
 
     def _take_facts(self, frame: Frame) -> None:
         for record in parse_records(bytes(frame.payload)):
-            if record.about is Told.SETUP and self._facts is None:
+            if record.about is Told.SETUP and not record.value:  # that X server is no more
+                self._facts = None
+                self._pool.clear()
+            elif record.about is Told.SETUP and self._facts is None:
                 self._facts = ServerFacts(record.value, LITTLE)
             elif self._facts is not None:
                 apply_record(self._facts, record)
@@ -282,24 +288,18 @@ class Agent:
             sock, _ = listening.accept()
         except OSError:
             return
+        places = CLIENT_LIMIT + REFUSED_LIMIT
+        if len(self._clients) >= places:
+            sock.close()
+            return
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if len(self._clients) >= CLIENT_LIMIT:
-            self._turn_away(sock, TOO_MANY)
-            return
-        number = next(each for each in range(1, CLIENT_LIMIT + 1) if each not in self._clients)
+        number = next(each for each in range(1, places + 1) if each not in self._clients)
         client = Client(number, sock, time.monotonic() + SETUP_TIMEOUT)
         self._clients[number] = client
         self._by_descriptor[sock.fileno()] = client
         client.events = select.POLLIN
         self._poll.register(sock.fileno(), client.events)
-
-    def _turn_away(self, sock: socket.socket, reason: bytes) -> None:
-        try:
-            sock.send(build_setup_failed(LITTLE, reason))
-        except OSError:
-            pass
-        sock.close()
 
     def _read_setup(self, client: Client, data: bytes) -> None:
         try:
@@ -315,6 +315,9 @@ class Agent:
         right = hmac.compare_digest(shown.data, self._listener.cookie) and right
         if not right or self._expired:
             self._refuse(client, TOO_LATE if right else WRONG_COOKIE)
+            return
+        if len(self._clients) > CLIENT_LIMIT:
+            self._refuse(client, TOO_MANY)
             return
         client.setup = event
         if self._primed:
@@ -347,6 +350,7 @@ class Agent:
         if order is not None:
             client.output.append(build_setup_failed(order, reason))
             self._write_client(client)
+        self._link.queue_control(build_note(reason.decode("ascii").strip()))
         self._drop_socket(client)
         self._forget(client)
 

@@ -26,7 +26,7 @@ class _AgentSession(asyncssh.SSHClientSession[bytes]):
 
     def __init__(self, receiver: AgentReceiver) -> None:
         self._receiver = receiver
-        self._exit_status: int | None = None
+        self._ending = "ended"
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
         if datatype == EXTENDED_DATA_STDERR:
@@ -41,10 +41,21 @@ class _AgentSession(asyncssh.SSHClientSession[bytes]):
         self._receiver.resume_writing()
 
     def exit_status_received(self, status: int) -> None:
-        self._exit_status = status
+        self._ending = f"ended with status {status}"
+
+    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
+        self._ending = f"was ended by SIG{signal}" if signal.isalnum() else "was ended by a signal"
+
+    def request_refused(self) -> None:
+        """Take note that the server does not run the command."""
+        self._ending = "was refused by the server"
+
+    def connection_closed(self) -> None:
+        """Take note that it is not the command alone that ends."""
+        self._ending = ""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._receiver.connection_lost(self._exit_status)
+        self._receiver.connection_lost(self._ending)
 
 
 class AgentChannel(asyncssh.SSHClientChannel[bytes]):
@@ -67,7 +78,21 @@ class AgentChannel(asyncssh.SSHClientChannel[bytes]):
         """Close the channel of a command that the server will not run."""
         with contextlib.suppress(asyncssh.Error, OSError, asyncio.CancelledError):
             if not asked.result():
+                assert isinstance(self._session, _AgentSession)
+                self._session.request_refused()
                 self.abort()
+
+    def process_connection_close(self, exc: Exception | None) -> None:
+        """Take the end of the whole connection."""
+        if isinstance(self._session, _AgentSession):
+            self._session.connection_closed()
+        super().process_connection_close(exc)
+
+    def kill(self) -> None:
+        """End what runs at the other end, whatever it is, and close."""
+        if self._send_state == "open":
+            self.send_signal("TERM")
+        self.abort()
 
     def write(self, data: bytes, datatype: int | None = None) -> None:
         """Send bytes; OSError where the channel is closed, as with any stream."""

@@ -12,6 +12,8 @@ its channel.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -38,6 +40,9 @@ HELLO_DEADLINE = 15.0
 
 READY_DEADLINE = 10.0
 """How long the agent may take from there until it is a display (seconds)."""
+
+EARLY_LIMIT = 4 << 20
+"""Most that the agent may send before the display was proved (bytes)."""
 
 COUNTED_LIMIT = 1000
 """Most clients whose counters are kept."""
@@ -70,6 +75,9 @@ class AgentChannel(Protocol):
     def close(self) -> None:
         """Close it, and so end the agent."""
 
+    def kill(self) -> None:
+        """End whatever runs there in its place, and close."""
+
 
 class AgentReceiver(Protocol):
     """What an agent's channel talks to."""
@@ -86,8 +94,8 @@ class AgentReceiver(Protocol):
     def resume_writing(self) -> None:
         """There is room in the channel again."""
 
-    def connection_lost(self, exit_status: int | None) -> None:
-        """Take the end of the channel."""
+    def connection_lost(self, ending: str) -> None:
+        """Take the end of the channel: how the command ended; empty: the connection did."""
 
 
 OpenChannel = Callable[[str, AgentReceiver], Awaitable[AgentChannel]]
@@ -105,6 +113,20 @@ class RemoteDisplay:
     def variables(self) -> dict[str, str]:
         """The environment that clients need."""
         return {"DISPLAY": self.name, "XAUTHORITY": self.authority}
+
+
+_PATH = re.compile(r"/[A-Za-z0-9_.:/+-]*")
+"""What may stand in a command line as it is."""
+
+_DISPLAY = re.compile(r"localhost:\d{1,4}\.0")
+
+
+def _read_display(facts: Mapping[str, str], screen: int) -> RemoteDisplay | None:
+    """Return the display that an agent says it is; None where that makes no sense."""
+    name, authority = facts.get("display", ""), facts.get("authority", "")
+    if not _DISPLAY.fullmatch(name) or not _PATH.fullmatch(authority):
+        return None
+    return RemoteDisplay(f"{name[:-1]}{screen}", authority)
 
 
 class AgentForwarding:
@@ -126,9 +148,11 @@ class AgentForwarding:
         self._watch: ServerWatch | None = None
         self._learned: dict[Question, None] = {}
         self._facts = asyncio.create_task(self._ask_server())
+        self._beginning: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
         self._early = bytearray()
         self._closing = False
+        self._expiry: asyncio.TimerHandle | None = None
 
     @property
     def bytes_on_wire(self) -> tuple[int, int]:
@@ -143,22 +167,37 @@ class AgentForwarding:
         ``at_once``: send the modules before a Python has spoken; for hosts that are known to run
         them. It saves a round trip, but a host that runs something else would be fed with them.
         """
+        try:
+            return await self._start(open_channel, at_once=at_once)
+        except AgentError:
+            self._closing = True
+            if self._channel is not None:
+                self._channel.kill()
+            raise
+
+    async def _start(self, open_channel: OpenChannel, *, at_once: bool) -> RemoteDisplay:
         self._channel = await open_channel(agent_command(self._nonce), self)
         modules = pack_modules()
         if at_once:
-            self._channel.write(modules)
+            self._write(modules)
         hello = await self._await_stage(Stage.HELLO, HELLO_DEADLINE)
         self._debug(
             f"X11 agent: Python {hello.facts.get('python')} at {hello.facts.get('executable')}"
         )
         if not at_once:
-            self._channel.write(modules)
+            self._write(modules)
         ready = await self._await_stage(Stage.READY, READY_DEADLINE)
-        display = RemoteDisplay(ready.facts.get("display", ""), ready.facts.get("authority", ""))
-        if not display.name.startswith("localhost:") or not display.authority.startswith("/"):
+        display = _read_display(ready.facts, self.local.screen)
+        if display is None:
             raise AgentError("it says nothing sensible about its display")
-        self._begin(await self._options())
+        # A display that takes its time must not hold the session up, only its clients.
+        self._beginning = asyncio.create_task(self._begin())
         return display
+
+    def _write(self, data: bytes) -> None:
+        assert self._channel is not None
+        with contextlib.suppress(OSError):  # it is closed, and will be said to be
+            self._channel.write(data)
 
     async def _options(self) -> AgentOptions:
         return AgentOptions(
@@ -176,7 +215,8 @@ class AgentForwarding:
         if len(self.counts) < COUNTED_LIMIT:
             self.counts.append((client, counters))
 
-    def _begin(self, options: AgentOptions) -> None:
+    async def _begin(self) -> None:
+        options = await self._options()
         assert self._channel is not None
         self._relay = AgentRelay(options, self._channel)
         self._relay.start()
@@ -184,6 +224,9 @@ class AgentForwarding:
         if early:
             self._relay.data_received(early)
         self._telling = asyncio.create_task(self._tell_facts(self._relay))
+        left = self.local.expires_in
+        if left is not None:
+            self._expiry = asyncio.get_running_loop().call_later(left, self._relay.expire)
 
     async def _await_stage(self, wanted: Stage, deadline: float) -> StageLine:
         """Wait for a stage. Raises AgentError, with what the remote host printed instead."""
@@ -194,7 +237,8 @@ class AgentForwarding:
             try:
                 arrived = await asyncio.wait_for(self._arrived.get(), max(0.0, left))
             except (TimeoutError, asyncio.TimeoutError):
-                raise self._failure(f"no {wanted.value} within {deadline:.0f} seconds") from None
+                what = "no Python spoke" if wanted is Stage.HELLO else "it was not ready"
+                raise self._failure(f"{what} within {deadline:g} seconds", lasting=True) from None
             if isinstance(arrived, AgentError):
                 raise arrived
             if arrived.stage is wanted:
@@ -217,14 +261,20 @@ class AgentForwarding:
         if self._relay is not None:
             self._relay.data_received(data)
             return
+        if self._closing:
+            return
         if self._stages.is_ready:
             self._early += data
+            if len(self._early) > EARLY_LIMIT and self._channel is not None:
+                self._channel.kill()
             return
         try:
             for stage in self._stages.receive_data(data):
                 self._arrived.put_nowait(stage)
         except NoiseError:
-            self._arrived.put_nowait(self._failure("the login shell prints without end"))
+            failure = self._failure("the login shell prints without end", lasting=True)
+            self._arrived.put_nowait(failure)
+            self._closing = True
         self._early += self._stages.rest
 
     def message_received(self, data: bytes) -> None:
@@ -245,13 +295,16 @@ class AgentForwarding:
         if self._relay is not None:
             self._relay.resume_writing()
 
-    def connection_lost(self, exit_status: int | None) -> None:
-        """Take the end of the channel."""
-        ended = "" if exit_status is None else f" with status {exit_status}"
-        self._arrived.put_nowait(self._failure(f"the remote shell ended{ended}", lasting=True))
+    def connection_lost(self, ending: str) -> None:
+        """Take the end of the channel: how the command ended; empty: the connection did."""
+        if self._relay is None and self._beginning is not None:
+            self._beginning.cancel()
+        reason = f"the command {ending}" if ending else "the connection ended"
+        self._arrived.put_nowait(self._failure(reason, lasting=bool(ending)))
         if self._relay is not None:
-            if self._relay.open_clients and not self._closing:
-                self.local.report("xssh: X11: the remote agent ended, and its windows with it")
+            if ending and not self._closing:
+                windows = ", and its windows with it" if self._relay.open_clients else ""
+                self.local.report(f"xssh: X11: the remote agent {ending}{windows}")
             self._relay.connection_lost()
 
     # -- facts --
@@ -259,7 +312,7 @@ class AgentForwarding:
     async def _ask_server(self) -> list[Record]:
         """Ask the X server what clients will ask; no facts where it does not answer."""
         real = await self.local.real_authorization()
-        watch = ServerWatch(self._pass_news, self._pass_stale)
+        watch = ServerWatch(self._pass_news, self._pass_stale, self._lose_server)
         self._watch = watch
         try:
             await watch.open(self.local.open_server, real)
@@ -275,6 +328,17 @@ class AgentForwarding:
     async def _tell_facts(self, relay: AgentRelay) -> None:
         relay.tell(await asyncio.shield(self._facts))
 
+    def _lose_server(self) -> None:
+        """The X server is gone. Another may take its place: the next client tells."""
+        self._watch = None
+        if self._relay is None or self._closing:
+            return
+        if self._relay.open_clients:
+            self.local.report("xssh: X11: the local X server ended, and all windows with it")
+        else:
+            self._debug("X11: the local X server ended")
+        self._relay.lose_server()
+
     def _pass_news(self, records: list[Record]) -> None:
         if self._relay is not None:
             self._relay.tell(records, news=True)
@@ -284,9 +348,18 @@ class AgentForwarding:
             self._relay.forget(kind)
 
     def _look_again(self) -> None:
-        """A client came: look at what the X server tells nobody."""
+        """A client came: look at what the X server tells nobody, or for another X server."""
         if self._watch is not None:
             self._watch.look_again()
+        elif self._facts.done() and self._relay is not None and not self._closing:
+            self._facts = asyncio.create_task(self._ask_server())
+            self._telling = asyncio.create_task(self._tell_again(self._relay))
+
+    async def _tell_again(self, relay: AgentRelay) -> None:
+        """Tell the facts of another X server, and offer connections to it."""
+        await self._tell_facts(relay)
+        if self._watch is not None:
+            relay.start()
 
     def _learn(self, records: list[Record]) -> None:
         if self._watch is None:
@@ -300,13 +373,17 @@ class AgentForwarding:
 
     async def wait_until_idle(self) -> None:
         """Wait until the last X client is gone; ssh does not end before its windows do."""
+        if self._beginning is not None and self._early:  # there is a client already
+            await asyncio.wait({self._beginning})
         if self._relay is not None:
             await self._relay.wait_until_idle()
 
     async def close(self) -> None:
         """End the agent and all its clients; keep what was learned."""
         self._closing = True
-        tasks = [task for task in (self._facts, self._telling) if task is not None]
+        if self._expiry is not None:
+            self._expiry.cancel()
+        tasks = [task for task in (self._beginning, self._facts, self._telling) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

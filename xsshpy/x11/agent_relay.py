@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from xsshpy.remote.facts import Record, build_records, parse_records
+from xsshpy.remote.facts import Record, Told, build_records, parse_records
 from xsshpy.remote.frames import TO_LOCAL, Frame, FrameKind, LinkError
 from xsshpy.remote.images import ImageDecoder
 from xsshpy.remote.link import Buffer, Link, image_budget
@@ -47,7 +47,14 @@ from xsshpy.remote.xmessages import (
     build_setup_request,
 )
 from xsshpy.remote.xrequests import FactClass
-from xsshpy.x11.rejections import describe_failure
+from xsshpy.x11.rejections import (
+    TIMEOUT_EXPIRED,
+    TOO_MANY_CLIENTS,
+    UNREACHABLE,
+    WRONG_AUTHENTICATION,
+    Rejection,
+    describe_failure,
+)
 
 POOL_SIZE = 4
 """Connections to the X server that are open ahead of clients."""
@@ -62,9 +69,11 @@ LINGER = 5.0
 """How long the X server may take for the last bytes of a client that is gone (seconds)."""
 
 RECORD_BATCH = 1 << 16
-EXPIRED_REASON = "xssh: X11 connection rejected after ForwardX11Timeout expired\n"
-UNREACHABLE_REASON = "xssh: the local X server cannot be reached\n"
-TOO_MANY_REASON = "xssh: X11 connection rejected: too many are open\n"
+NOTICES = {
+    rejection.reason.decode("ascii").strip(): rejection.notice
+    for rejection in (WRONG_AUTHENTICATION, TIMEOUT_EXPIRED, TOO_MANY_CLIENTS)
+}
+"""What the agent tells its clients, and the user is told here."""
 
 
 class LinkChannel(Protocol):
@@ -126,7 +135,7 @@ class AgentRelay:
     # -- what the owner calls --
 
     def start(self) -> None:
-        """Begin to open connections ahead of clients."""
+        """Begin to open connections ahead of clients; again, for another X server."""
         for _ in range(POOL_SIZE):
             self._spawn(self._open_ahead())
 
@@ -148,6 +157,10 @@ class AgentRelay:
         """Tell the agent that all facts of a class are stale."""
         self._link.queue_control(Frame(FrameKind.FORGET, 0, bytes((kind.value,))))
         self._flush()
+
+    def lose_server(self) -> None:
+        """Tell the agent that the X server is no more, and all that was known of it."""
+        self.tell([Record(Told.SETUP, 0, b"", b"")])
 
     def expire(self) -> None:
         """Let no more clients in."""
@@ -222,6 +235,8 @@ class AgentRelay:
             self._end_client(connection)
         elif kind is FrameKind.SEEN:
             self._options.learned(parse_records(bytes(frame.payload)))
+        elif kind is FrameKind.NOTE and parse_text(frame) in NOTICES:
+            self._options.report(NOTICES[parse_text(frame)])
         elif kind is FrameKind.NOTE:
             self._options.debug(f"X11 client {frame.client}: {parse_text(frame)}")
         elif kind is FrameKind.STATS:
@@ -242,16 +257,18 @@ class AgentRelay:
         connection.attach(frame.client)
         self._clients[frame.client] = connection
         if self._options.expired():
-            self._refuse(connection, EXPIRED_REASON)
+            self._refuse(connection, TIMEOUT_EXPIRED)
         elif len(self._clients) > CLIENT_LIMIT:
-            self._refuse(connection, TOO_MANY_REASON)
+            self._refuse(connection, TOO_MANY_CLIENTS)
+        elif connection.is_closed:  # offered, and lost since
+            self._send_close(connection)
         elif opening.slot is None:
             self._spawn(self._open_for(connection, opening))
         self._options.opened()
 
-    def _refuse(self, connection: _ServerConnection, reason: str) -> None:
-        self._options.report(reason.strip())
-        self._send_close(connection, reason)
+    def _refuse(self, connection: _ServerConnection, rejection: Rejection) -> None:
+        self._options.report(rejection.notice)
+        self._send_close(connection, rejection.reason.decode("ascii"))
         connection.close()
 
     def _end_client(self, connection: _ServerConnection) -> None:
@@ -303,7 +320,7 @@ class AgentRelay:
             self._options.report(
                 f"xssh: X11 connection failed: local X server: {describe_failure(error)}"
             )
-            self._send_close(connection, UNREACHABLE_REASON)
+            self._send_close(connection, UNREACHABLE.decode("ascii"))
             connection.close()
             self._flush()
             return
@@ -311,10 +328,10 @@ class AgentRelay:
 
     def _lost(self, connection: _ServerConnection) -> None:
         """The X server closed a connection."""
+        # One that was offered stays known: the agent may give it to a client yet.
         if connection.client is None:
-            if connection.slot is not None:
-                self._pool.pop(connection.slot, None)
-        elif self._clients.get(connection.client) is connection and not self._closed:
+            return
+        if self._clients.get(connection.client) is connection and not self._closed:
             self._send_close(connection)
             self._flush()
 
@@ -358,6 +375,11 @@ class _ServerConnection(asyncio.Protocol):
         self.client: int | None = None
         self.slot: int | None = None
         self.close_sent = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is gone, or going."""
+        return self._closing
 
     async def open(self) -> None:
         """Connect."""

@@ -62,7 +62,8 @@ CANDIDATES = (
 _SEARCH = (
     "for p in {candidates}; do "
     'command -v $p >/dev/null 2>&1 || continue; $p -E -s -S -c "$0" "$1"; '
-    "case $? in 65|126|127) ;; *) exit;; esac; done; "
+    # Whatever it is that did not come as far as the loader's end: the next one may.
+    "case $? in 0|12[89]|1[3-9]?|2??) exit;; esac; done; "
     "echo; echo xssh-agent $1 none"
 )
 
@@ -71,7 +72,11 @@ def agent_command(nonce: str) -> str:
     """Return the remote command line. ``nonce`` is of letters and digits."""
     source = resources.files("xsshpy.remote").joinpath("loader.py").read_bytes()
     packed = base64.b64encode(zlib.compress(source, 9)).decode("ascii")
-    loader = f'import base64,zlib;exec(zlib.decompress(base64.b64decode("{packed}")))'
+    # What lies in the home directory must not stand in for a module of the standard library.
+    loader = (
+        "import sys;sys.path[:]=[p for p in sys.path if p];"
+        f'import base64,zlib;exec(zlib.decompress(base64.b64decode("{packed}")))'
+    )
     search = _SEARCH.format(candidates=" ".join(CANDIDATES))
     return f"sh -c '{search}' '{loader}' {nonce}"
 

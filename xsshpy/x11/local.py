@@ -139,6 +139,13 @@ class LocalDisplay:
         cookie = decision.cookie if isinstance(decision, Access) else None
         return None if cookie is None else Authorization(COOKIE_NAME, cookie)
 
+    @property
+    def expires_in(self) -> float | None:
+        """Seconds until new clients come too late; None where they never do."""
+        if self._expires is None:
+            return None
+        return max(0.0, self._expires - asyncio.get_running_loop().time())
+
     def has_expired(self) -> bool:
         """Tell whether new clients come too late (ForwardX11Timeout)."""
         return self._expires is not None and asyncio.get_running_loop().time() >= self._expires

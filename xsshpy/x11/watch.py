@@ -63,11 +63,17 @@ News = Callable[[list[Record]], None]
 
 
 class ServerWatch(asyncio.Protocol):
-    """One connection that asks and watches. ``news`` and ``stale`` are called as things change."""
+    """One connection that asks and watches. ``news`` and ``stale`` are called as things change,
+    ``gone`` when the X server has closed the connection.
+    """
 
-    def __init__(self, news: News, stale: Callable[[FactClass], None]) -> None:
+    def __init__(
+        self, news: News, stale: Callable[[FactClass], None], gone: Callable[[], None]
+    ) -> None:
         self._news = news
         self._stale = stale
+        self._gone = gone
+        self._ends = False
         self._transport: asyncio.Transport | None = None
         self._reader = ServerReader(ByteOrder.LITTLE, inspect_all=True, whole=REPLY_LIMIT)
         self._sequence = 0
@@ -131,6 +137,7 @@ class ServerWatch(asyncio.Protocol):
 
     async def aclose(self) -> None:
         """Close the connection."""
+        self._ends = True
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.gather(self._renewing, return_exceptions=True)
@@ -356,6 +363,8 @@ class ServerWatch(asyncio.Protocol):
             if not future.done():
                 future.set_result(None)
         self._pending.clear()
+        if not self._ends:
+            self._gone()
 
 
 def _fact_class(question: Question) -> FactClass:
