@@ -15,6 +15,7 @@ import struct
 from typing import Callable, Dict, NamedTuple, Optional
 
 from .facts import CLASS_OF_FACT, COHERENT, Z_PIXMAP, PredictionClass, ServerFacts
+from .fallible import FallibleRequests
 from .follow import GRAB_SERVER, UNGRAB_SERVER, Follower
 from .resources import INPUT_ONLY, Resources, Window
 from .xextensions import hide_extension_answer, hide_listed_extensions, parse_extension_query
@@ -76,7 +77,9 @@ class Predictor:
         self._order = facts.order.value
         self._int = struct.Struct(self._order + "I")
         self._short = struct.Struct(self._order + "H")
+        self._fallible = FallibleRequests(facts, self.resources)
         self._risky_sequence = 0
+        self._fallible_sequence = 0
         self._confirmed = 0
         self._grabbed = False
         self._handlers: Dict[int, Callable[[Request], Opinion]] = {
@@ -99,14 +102,19 @@ class Predictor:
 
     def pass_unseen(self, sequence: int) -> None:
         """Take note of requests, up to ``sequence``, that nobody looked at."""
-        self._risky_sequence = sequence
+        self._risky_sequence = self._fallible_sequence = sequence
         self.resources.epoch += 1
 
     def consider(self, request: Request) -> Opinion:
         """Return the opinion about a request; it takes its place among those before it."""
+        may_fail = self._fallible.may_fail(request)
         opinion = self._consider(request)
         if not opinion.safe:
             self._risky_sequence = request.sequence
+            if may_fail and opinion.replies is Replies.NONE:
+                self._fallible_sequence = request.sequence
+        elif opinion.answer is not None and self._fallible_sequence > self._confirmed:
+            return opinion._replace(answer=None)  # an error may have to be told first
         return opinion
 
     def _consider(self, request: Request) -> Opinion:

@@ -239,10 +239,14 @@ class Resources:
         """Return a window or pixmap of this client."""
         return self.pixmaps.get(identifier) or self.windows.get(identifier)
 
+    def is_own(self, identifier: int) -> bool:
+        """Tell whether an id is the client's to give."""
+        return identifier & ~self._mask == self._base
+
     def is_free(self, identifier: int) -> bool:
         """Tell whether an id is the client's to give, and not given."""
         return (
-            identifier & ~self._mask == self._base
+            self.is_own(identifier)
             and identifier not in self.windows
             and identifier not in self.pixmaps
             and identifier not in self.contexts

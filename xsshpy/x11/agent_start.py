@@ -36,6 +36,7 @@ MODULES = (
     "follow_drawing",
     "follow_render",
     "follow",
+    "fallible",
     "predict",
     "conversation",
     "frames",

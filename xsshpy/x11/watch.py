@@ -68,7 +68,10 @@ class ServerWatch(asyncio.Protocol):
     """
 
     def __init__(
-        self, news: News, stale: Callable[[FactClass], None], gone: Callable[[], None]
+        self,
+        news: News,
+        stale: Callable[[FactClass], None],
+        gone: Callable[[], None] = lambda: None,
     ) -> None:
         self._news = news
         self._stale = stale
