@@ -194,13 +194,14 @@ CASES = [
     Case("a refused port", "-p @free@ server true", status=255),
     Case("IPv6 where there is none", "-6 server true", status=255),
     Case("-4", "-4 server echo hi"),
+    Case("-b loopback", "-b 127.0.0.1 server 'set -- $SSH_CONNECTION; echo $1'"),
     # How a command ends
     *[Case(f"status {n}", f"server exit {n}", status=n) for n in (0, 1, 128, 255)],
     Case("a signal", "server 'kill -TERM $$'", status=255),
     Case("a signal that dumps core", "server 'ulimit -c 0; kill -ABRT $$'", status=255),
     Case("a signal and a terminal", "-tt server 'kill -KILL $$'", status=255),
     Case("a background job holds stdout", "server 'sleep 0.3 & echo hi'"),
-    Case("a background job holds nothing", "server 'sleep 2 >/dev/null 2>&1 </dev/null & echo hi'"),
+    Case("a background job holds nothing", "server 'sleep 0.4 >/dev/null 2>&1 </dev/null & echo hi'"),
     Case("stdout is closed early", "server 'exec >&-; sleep 0.1; echo err >&2; exit 3'", status=3),
     Case("a file is made", "server 'umask 027; echo x > made; mkdir d; ln -s made l'"),
     # What it is given and what it says

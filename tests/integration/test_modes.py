@@ -21,16 +21,6 @@ from tests.support.sshd import SshServer, free_port
 from tests.support.terminals import Terminal
 
 
-@pytest.mark.parametrize("words", [["-G", "server"], ["-G", "-p", "77", "server", "a", "b"]])
-def test_the_configuration_is_shown_as_ssh_shows_it(pair: Pair, words: list[str]) -> None:
-    pair.both(words)
-
-
-@pytest.mark.parametrize("what", ["cipher", "key-ca-sign", "nonsense"])
-def test_a_query_is_answered_as_by_ssh(pair: Pair, what: str) -> None:
-    pair.both(["-Q", what])
-
-
 def test_versions(pair: Pair) -> None:
     ssh = run([*SSH, "-V"], env=pair.environment)
     done = run([*XSSH, "-V"], env=pair.environment)

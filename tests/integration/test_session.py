@@ -6,85 +6,16 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.integration._pairs import PROGRAMS, Pair, first_line
-from tests.support.clients import ClientHome
 from tests.support.processes import end_popen, run, run_xssh, xssh_command
-from tests.support.sshd import SHELLS, SshServer, generate_key
+from tests.support.sshd import generate_key
 from tests.support.tools import find_tool, skip_or_fail
 
 # --- The command line ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["server", "echo", "a", "b  c", "'d   e'"],
-        ["server", "echo", "*", "$HOME", '"$USER"', "\\\\"],
-        ["server", "echo", "", "x", "", ""],
-        ["server", " "],
-        ["server", "--", "echo", "--", "x"],
-        ["--", "server", "echo", "y", "--", "z"],
-        ["-T", "--", "server", "echo y"],
-        ["server", "-T", "echo", "late"],
-        ["server", "-qT", "-o", "SetEnv=A=1", "echo", "-p", "22"],
-        ["server", "printf '%s|' 'a\nb' \"c\td\" '\U0001f389 é'"],
-        ["server", "echo 'it'\"'\"'s'"],
-        ["server", "!", "true"],
-    ],
-)
-def test_command_arrives_as_typed(pair: Pair, words: list[str]) -> None:
-    pair.both(words)
-
-
-def test_options_stand_anywhere_before_the_command(pair: Pair) -> None:
-    address, port = pair.server.host, str(pair.server.port)
-    own = pair.home.path / "other"
-    text = pair.server.config_text(address, known_hosts=pair.home.known_hosts)
-    text = text.replace(f"Port {port}\n", "").replace("User demo\n", "") + "ForwardX11 no\n"
-    own.write_text(text)
-    joined = [f"-F{own}", f"-p{port}", "-ldemo"]
-    for words in (
-        [*joined, address, "echo $USER"],
-        [address, *joined, "echo $USER"],
-        ["-p", port, address, "-F", str(own), "-l", "demo", "echo $USER"],
-        ["-F", str(own), f"demo@{address}", f"-Tp{port}", "echo $USER"],
-        ["-F", str(own), f"ssh://demo@{address}:{port}", "-T", "echo $USER"],
-        ["-F", str(own), "-o", "User demo", f"-oPort={port}", address, "echo $USER"],
-        ["-F", str(own), "-o", "user=demo", "-o", f"  Port   {port}", address, "echo $USER"],
-    ):
-        found = run([*PROGRAMS["xssh"], *words], env=pair.environment)
-        expected = run([*PROGRAMS["ssh"], *words], env=pair.environment)
-        assert found == expected, words
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["-4"],
-        ["-C"],
-        ["-q"],
-        ["-T"],
-        ["-e^x"],
-        ["-b", "127.0.0.1"],
-        ["-c", "aes128-ctr"],
-        ["-c", "aes128-gcm@openssh.com,aes256-ctr"],
-        ["-m", "hmac-sha2-512", "-caes256-ctr"],
-        ["-m", "umac-128-etm@openssh.com", "-caes256-ctr"],
-        ["-4CTxaqn"],
-        ["-o", "HostKeyAlgorithms=rsa-sha2-512"],
-        ["-o", "HostKeyAlgorithms=ecdsa-sha2-nistp256"],
-        ["-o", "KexAlgorithms=diffie-hellman-group14-sha256"],
-        ["-oBatchMode=yes", "-oRequestTTY=no", "-oAddressFamily=inet", "-oConnectTimeout=10"],
-    ],
-)
-def test_option_changes_nothing_that_is_seen(pair: Pair, options: list[str]) -> None:
-    done = pair.both([*options, "server", "cat; echo $SSH_CONNECTION | cut -d' ' -f1"], stdin=b"x")
-    assert done.stdout.endswith(b"127.0.0.1\n")
 
 
 def test_ciphers_and_macs_are_those_asked_for(pair: Pair) -> None:
@@ -98,17 +29,6 @@ def test_compression_is_used_only_when_asked_for(pair: Pair) -> None:
     assert "compression: zlib" not in pair.server.log()
     assert pair.run("xssh", ["-C", "server", "true"]).status == 0
     assert "compression: zlib@openssh.com" in pair.server.log()
-
-
-@pytest.mark.parametrize(
-    "options", [["-c", "no-such-cipher"], ["-m", "nope"], ["-b", "192.0.2.1"], ["-p", "0"]]
-)
-def test_impossible_option_ends_as_with_ssh(pair: Pair, options: list[str]) -> None:
-    words = [*options, "server", "echo never"]
-    expected, found = pair.run("ssh", words), pair.run("xssh", words)
-    assert (found.status, found.stdout) == (expected.status, expected.stdout) == (255, b"")
-    assert found.stderr.strip()
-    assert "Traceback" not in found.stderr
 
 
 def test_identity_file_of_the_command_line(pair: Pair, short_directory: Path) -> None:
@@ -217,60 +137,6 @@ def test_version_and_help_go_to_stdout(client_environment: dict[str, str]) -> No
 
 
 # --- How a command ends -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("status", [0, 1, 42, 127, 255])
-def test_exit_status_is_the_commands(pair: Pair, status: int) -> None:
-    assert pair.both(["server", f"echo x; exit {status}"]).status == status
-
-
-@pytest.mark.parametrize(
-    ("options", "number"), [([], signal.SIGKILL), ([], signal.SIGTERM), (["-tt"], signal.SIGKILL)]
-)
-def test_death_by_a_signal(pair: Pair, options: list[str], number: signal.Signals) -> None:
-    done = pair.both([*options, "server", f"ulimit -c 0; kill -{int(number)} $$"])
-    assert done.status == 255
-
-
-@pytest.mark.parametrize("shell", SHELLS)
-def test_command_not_found(
-    shell: str, make_sshd: Callable[..., SshServer], client_home: ClientHome
-) -> None:
-    server = make_sshd(shell=shell)
-    client_home.add(server, extra="ForwardX11 no")
-    pair = Pair(server, client_home)
-    pair.both(["server", "no-such-program-here"])
-    pair.both(["server", "echo out; no-such-program-here x; echo again"])
-
-
-@pytest.mark.parametrize("how", ["name", "port", "alias"])
-def test_failure_of_our_own_is_255(pair: Pair, how: str) -> None:
-    words = {
-        "name": ["-x", "nobody.invalid", "true"],
-        "port": ["-p", "1", "server", "true"],
-        "alias": ["-o", "HostName=nobody.invalid", "server", "true"],
-    }[how]
-    expected, found = pair.run("ssh", words), pair.run("xssh", words)
-    assert first_line(found) == first_line(expected)
-    assert (found.status, found.stdout) == (255, b"")
-
-
-def test_shell_that_is_missing(
-    make_sshd: Callable[..., SshServer], client_home: ClientHome
-) -> None:
-    server = make_sshd(config="ForceCommand /nonexistent/program")
-    client_home.add(server, extra="ForwardX11 no")
-    Pair(server, client_home).both(["server", "true"])
-
-
-def test_command_that_is_forced(
-    make_sshd: Callable[..., SshServer], client_home: ClientHome
-) -> None:
-    server = make_sshd(key_options='command="echo forced: $SSH_ORIGINAL_COMMAND"')
-    client_home.add(server, extra="ForwardX11 no")
-    pair = Pair(server, client_home)
-    assert pair.both(["server", "a  'b'"]).stdout == b"forced: a 'b'\n"
-    assert pair.both(["server"]).stdout == b"forced:\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])

@@ -24,27 +24,6 @@ def test_every_byte_both_ways(pair: Pair) -> None:
     assert pair.both(["server", EMIT_ALL_BYTES]).stdout == bytes(range(256))
 
 
-def test_login_shell_reads_its_commands_from_stdin(pair: Pair) -> None:
-    done = pair.both(["-T", "server"], stdin=b"echo one; echo two >&2\nexit 3\n")
-    assert (done.status, done.stdout) == (3, b"one\n")
-    assert done.stderr == "two\n"
-
-
-def test_login_shell_without_a_terminal_says_so(pair: Pair) -> None:
-    done = pair.both(["server"], stdin=b"tty\n")
-    assert done.stderr == (
-        "Pseudo-terminal will not be allocated because stdin is not a terminal.\n"
-    )
-    assert done.stdout == b"not a tty\n"
-    assert pair.both(["-q", "server"], stdin=b"tty\n").stdout == b"not a tty\n"
-    assert pair.both(["-t", "server", "tty"]).stderr.startswith("Pseudo-terminal")
-
-
-def test_stderr_is_apart_from_stdout(pair: Pair) -> None:
-    done = pair.both(["server", "echo out; echo err >&2; echo out2; exit 7"])
-    assert done == (7, b"out\nout2\n", "err\n")
-
-
 def test_order_of_stdout_and_stderr_on_the_same_terminal(pair: Pair) -> None:
     """What came first is shown first, also where both go to one place."""
     command = "for i in 1 2 3 4 5; do echo out $i; sleep 0.02; echo err $i >&2; sleep 0.02; done"
@@ -125,11 +104,6 @@ def test_stdin_that_never_ends_does_not_keep_it(pair: Pair) -> None:
     pair.both_in_shell(["server", "echo done"], '"$@" </dev/zero')
     pair.both_in_shell(["server", "head -c 1000000 | md5sum"], '"$@" </dev/zero')
     pair.both_in_shell(["server", "head -c 5; exec <&-; echo; echo z"], 'yes | "$@"')
-
-
-def test_end_of_input_is_passed_on_while_output_goes_on(pair: Pair) -> None:
-    done = pair.both(["server", "cat >/dev/null; sleep 0.3; echo after"], stdin=b"x")
-    assert done.stdout == b"after\n"
 
 
 def test_standard_descriptors_that_are_closed(pair: Pair) -> None:
