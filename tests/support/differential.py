@@ -66,13 +66,14 @@ def x11_refusal(text: str) -> str:
 class Case:
     """One line of the table.
 
-    ``words``: what follows the program's name and ``-F FILE``; a string is split as a shell would.
+    ``words``: what follows the program's name, ``-F FILE`` and ``-x``; a string is split as a
+    shell would.
     ``server``: the kind of server, by its name among the variants. ``config``: lines before the
     block of Host ``server``, so they win. ``files``: more files in ~/.ssh. ``known``: what
     known_hosts holds. ``stdin``: what comes through a pipe. ``shell``: a bash script that runs the
     program as ``"$@"``. ``terminal``: what to wait for and what to type, in a terminal. ``bare``:
-    no -F, so that ~/.ssh/config and the system's file are read. ``x11``: there is a display, and
-    nothing in the configuration about it. ``stderr``: how messages are compared. ``status``: what
+    neither, so that ~/.ssh/config and the system's file are read. ``x11``: there is a display, and
+    no ``-x``. ``stderr``: how messages are compared. ``status``: what
     both have to end with, so that a case can't agree on a failure of its own making.
     """
 
@@ -293,6 +294,8 @@ class Bench:
         begin = len(server.log())
         words = shlex.split(case.words) if isinstance(case.words, str) else case.words
         own = [] if case.bare else self._home.arguments
+        if not case.x11 and not case.bare:
+            own = [*own, "-x"]
         argv = [*PROGRAMS[program], *own, *map(fill, words)]
         if case.shell:
             argv = ["bash", "-c", fill(case.shell), "bash", *argv]
@@ -330,9 +333,9 @@ class Bench:
         home = self._home
         _empty(home.path)
         home.ssh.mkdir(mode=0o700)
-        extra, rest = ("", "") if case.x11 else ("ForwardX11 no", "Host *\n  ForwardX11 no\n")
+        extra = "ForwardX11 no" if case.bare else ""
         block = server.config_text("server", known_hosts=home.known_hosts, extra=extra)
-        config = f"{case.config}\n{block}{rest}"
+        config = f"{case.config}\n{block}"
         files = {"known_hosts": case.known, "config": config, **case.files}
         _write_files(home.ssh, {name: fill(text) for name, text in files.items()})
 

@@ -114,8 +114,11 @@ def _reap_orphans() -> None:
     """Collect adopted processes that have ended; a Popen of the test's own is left to it."""
     import subprocess
 
+    zombies = _zombie_children()
+    if not zombies:
+        return  # looking through all objects takes longer than many a test
     active = {process.pid for process in gc.get_objects() if isinstance(process, subprocess.Popen)}
-    for pid in _zombie_children():
+    for pid in zombies:
         if pid not in active:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
