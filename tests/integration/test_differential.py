@@ -270,7 +270,7 @@ CASES = [
     # Terminals
     Case("a terminal: -t", "-t server 'tty >/dev/null && stty size; echo $TERM'", terminal=()),
     Case("a terminal: a command", "server 'tty; echo err >&2'", terminal=()),
-    Case("a terminal: a shell", "server", server="dash", terminal=[("[$#] ", "echo a$((1+1))b\r"), ("a2b", "exit 6\r")], status=6),
+    Case("a terminal: a shell", "server", server="dash", terminal=[("[$#] ", "echo a$((1+1))b\r"), (r"a2b\s+.*?[$#] ", "exit 6\r")], status=6),
     Case("a terminal: -n", "-n server 'tty; cat'", terminal=()),
     Case("a terminal: -tn", "-tn server tty", terminal=(), status=1),
     Case("a terminal: Ctrl-C goes there", "-t server 'trap \"echo got it; exit 5\" INT; echo ready; sleep 9'", terminal=[("ready", "\x03")], status=5),
