@@ -26,6 +26,7 @@ class LoginSettings:
     host_bound_signatures: bool = True
     gssapi: bool = False
     gssapi_delegate: bool = False
+    interactive_devices: str = ""
     hostbased: bool = False
     hostbased_algorithms: tuple[str, ...] = ()
 
@@ -51,6 +52,7 @@ def read_login_settings(
         host_bound_signatures=word("pubkeyauthentication") != "unbound",
         gssapi=flag("gssapiauthentication"),
         gssapi_delegate=flag("gssapidelegatecredentials"),
+        interactive_devices=word("kbdinteractivedevices"),
         hostbased=flag("hostbasedauthentication"),
         hostbased_algorithms=tuple(filter(None, word("hostbasedacceptedalgorithms").split(","))),
     )

@@ -193,6 +193,8 @@ class _Owner(asyncssh.SSHServer):
 
     def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> Any:
         self._round = 0
+        if submethods:
+            self._log.append(f"devices {submethods}")
         return False if self._policy.silent_interactive else self._challenge()
 
     def _challenge(self) -> Any:

@@ -126,7 +126,7 @@ class Login(asyncssh.SSHClient):
         if self._interactive_attempts and not self._was_asked:
             return None  # refused without a question: another attempt would end the same way
         self._interactive_attempts += 1
-        return ""
+        return self._settings.login.interactive_devices
 
     async def kbdint_challenge_received(
         self, name: str, instructions: str, lang: str, prompts: Sequence[tuple[str, bool]]

@@ -21,6 +21,7 @@ from asyncssh.public_key import CERT_TYPE_USER, SSHOpenSSHCertificate
 
 from xsshpy.console import Console
 from xsshpy.settings import Settings, home_directory
+from xsshpy.ssh.keyblob import KeyBlobError, parse_public_key
 
 KEY_FILE_LIMIT = 1 << 20
 """Bytes of a key or certificate file that are read; OpenSSH has the same limit."""
@@ -101,18 +102,37 @@ def load_identities(settings: Settings, console: Console) -> tuple[list[Identity
 
     ``KEY-cert.pub`` beside a key counts with it unless CertificateFile names others.
     """
+
+    def is_usable(key: asyncssh.SSHKey | None, path: str, kind: str = "pubkey") -> bool:
+        if key is None or not is_too_small(key, settings):
+            return True
+        console.error(f'load {kind} "{path}": Invalid key length')
+        return False
+
     certificates = [
         Identity(path, certificate.key, certificate)
         for path in settings.certificate_files
         for certificate in _read_certificates([path], console)
+        if is_usable(certificate.key, path, "certificate")
     ]
     identities = []
     for path in dict.fromkeys(settings.identity_files):
-        identities.append(Identity(path, _read_public(path)))
+        public = _read_public(path)
+        identities.append(Identity(path, public if is_usable(public, path) else None))
         if not settings.certificate_files:
             for certificate in _read_certificates([f"{path}-cert", f"{path}-cert.pub"], console):
-                identities.append(Identity(path, certificate.key, certificate))
+                if is_usable(certificate.key, path):
+                    identities.append(Identity(path, certificate.key, certificate))
     return identities, certificates
+
+
+def is_too_small(key: asyncssh.SSHKey, settings: Settings) -> bool:
+    """Tell whether an RSA key has fewer bits than RequiredRSASize wants."""
+    try:
+        bits = parse_public_key(key.public_data).plain.rsa_bits
+    except KeyBlobError:
+        return False
+    return 0 < bits < settings.required_rsa_size
 
 
 def _read_public(path: str) -> asyncssh.SSHKey | None:
@@ -126,7 +146,9 @@ def _read_public(path: str) -> asyncssh.SSHKey | None:
             public = parse_public_half(text)
             if public is not None:
                 return public
-    return parse_public_half(data[path]) if path in data else None
+    # Other private keys are read as a whole before they are offered, as ssh does.
+    private = data.get(path, b"")
+    return parse_public_half(private) if b"BEGIN OPENSSH PRIVATE KEY" in private else None
 
 
 def _read_certificates(paths: Sequence[str], console: Console) -> Iterator[asyncssh.SSHCertificate]:

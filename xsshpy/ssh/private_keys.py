@@ -15,8 +15,7 @@ import asyncssh
 from xsshpy.console import Console, LogLevel
 from xsshpy.settings import Settings
 from xsshpy.ssh.agent_add import AgentAdder
-from xsshpy.ssh.keyblob import KeyBlobError, parse_public_key
-from xsshpy.ssh.keyfiles import is_default, read_key_file
+from xsshpy.ssh.keyfiles import is_default, is_too_small, read_key_file
 
 _OPENSSH_HEADER = b"BEGIN OPENSSH PRIVATE KEY"
 _PEM_HEADER = re.compile(rb"^-----BEGIN ((RSA|DSA|EC|ENCRYPTED) )?PRIVATE KEY-----", re.MULTILINE)
@@ -43,7 +42,7 @@ class KeyUnlocker:
         key = None if data is None else await self._decrypt(path, data)
         if key is None or data is None:
             return None
-        if self._is_too_small(key):
+        if is_too_small(key, self._settings):
             self._console.debug(1, f"Skipping key {path}: Invalid key length")
             return None
         # Other formats keep no comment; ssh then takes the file's name.
@@ -83,13 +82,6 @@ class KeyUnlocker:
             cause = "invalid format" if _PEM_HEADER.search(data) else "error in libcrypto"
             self._console.error(f'Load key "{path}": {cause}')
             return None
-
-    def _is_too_small(self, key: asyncssh.SSHKey) -> bool:
-        try:
-            bits = parse_public_key(key.public_data).plain.rsa_bits
-        except KeyBlobError:
-            return False
-        return 0 < bits < self._settings.required_rsa_size
 
     def _is_private(self, path: str, mode: os.stat_result) -> bool:
         """Refuse a key that others can read, in ssh's words."""
