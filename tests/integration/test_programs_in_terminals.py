@@ -89,7 +89,10 @@ JOBS: dict[str, Sequence[Step]] = {
         ("fg", "cat'\r\n"),
         ("one", "one\r\none\r\n"),
         ("\x1a", r"Stopped.*near\$ "),
-        ("kill %1; wait %1; echo status=$?", r"status=\d+.*near\$ "),
+        ("fg", "cat'\r\n"),
+        ("two", "two\r\ntwo\r\n"),
+        ("\x04", r"near\$ "),
+        ("echo status=$?", r"status=0\r\nnear\$ "),
     ],
     "stopped by an escape": [
         ("s server", r"far\$ "),
