@@ -70,6 +70,10 @@ xwininfo     x11-utils               xwininfo                         xquartz
 xdotool      xdotool                 xdotool                          xdotool
 import       imagemagick             ImageMagick                      imagemagick
 tmux         tmux                    tmux                             tmux
+git          git                     git                              git
+rsync        rsync                   rsync                            rsync
+ip           iproute2                iproute                          -
+script       bsdutils                util-linux                       -
 zsh          zsh                     zsh                              -
 fish         fish                    fish                             fish
 csh          csh                     tcsh                             -
