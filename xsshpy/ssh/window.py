@@ -14,7 +14,7 @@ FIRST_WINDOW = 2 << 20
 """Bytes. ssh's window never changes from this."""
 LARGEST_WINDOW = 16 << 20
 """Bytes. At 100 ms 160 MB a second; as much is kept here while nobody takes the output."""
-_SHARE_OF_RENEWAL = 16
+_SHARE_OF_RENEWAL = 8
 """The window is renewed when one part of so many is used: what is used stands still meanwhile."""
 _BUSY = 0.75
 
