@@ -71,6 +71,10 @@ xdotool      xdotool                 xdotool                          xdotool
 x11perf      x11-apps                xorg-x11-apps                    xquartz
 import       imagemagick             ImageMagick                      imagemagick
 tmux         tmux                    tmux                             tmux
+git          git                     git                              git
+rsync        rsync                   rsync                            rsync
+ip           iproute2                iproute                          -
+script       bsdutils                util-linux                       -
 zsh          zsh                     zsh                              -
 fish         fish                    fish                             fish
 csh          csh                     tcsh                             -

@@ -44,6 +44,16 @@ class LogStream(Protocol):
         """Let go of what waits."""
 
 
+class MessageLog(Protocol):
+    """Where messages may go that are kept by their level, as the system's log does."""
+
+    def log(self, level: LogLevel, text: str) -> None:
+        """Take one message, of one or more lines."""
+
+    def use_facility(self, name: str) -> None:
+        """Log from now on as one of SyslogFacility's names."""
+
+
 class LogLevel(IntEnum):
     """How much is said; a message is shown if its level is at most the chosen one."""
 
@@ -105,9 +115,10 @@ class Console:
     """Where a run speaks to its user.
 
     ``stderr`` is a descriptor or a binary stream, and so is ``answers``, where goes what is no
-    message: what an escape answers, the server's words (stderr, unless given). ``environ`` decides
-    about askpass. With ``batch_mode`` nothing is ever asked. ``raw`` is set while the terminal is
-    in raw mode: lines then end in a carriage return and a newline.
+    message: what an escape answers, the server's words (stderr, unless given). A ``message_log``
+    takes all messages in stderr's place. ``environ`` decides about askpass. With ``batch_mode``
+    nothing is ever asked. ``raw`` is set while the terminal is in raw mode: lines then end in a
+    carriage return and a newline.
     """
 
     def __init__(
@@ -116,6 +127,7 @@ class Console:
         *,
         stderr: int | LogStream = 2,
         answers: int | LogStream | None = None,
+        message_log: MessageLog | None = None,
         environ: Mapping[str, str] | None = None,
         tty_path: str = "/dev/tty",
         batch_mode: bool = False,
@@ -125,6 +137,7 @@ class Console:
         self.batch_mode = batch_mode
         self._stderr = stderr
         self._answers = stderr if answers is None else answers
+        self.message_log = message_log
         self._environ = os.environ if environ is None else environ
         self._tty_path = tty_path
         self._silent = False
@@ -133,7 +146,7 @@ class Console:
     @property
     def is_on_stderr(self) -> bool:
         """Whether messages go to standard error, and not to a file or the system's log."""
-        return self._stderr == 2
+        return self._stderr == 2 and self.message_log is None
 
     def silence(self) -> None:
         """Say nothing on standard error from now on; a log file or the system's log goes on."""
@@ -171,11 +184,17 @@ class Console:
 
     def report(self, error: XsshError, level: LogLevel = LogLevel.FATAL) -> None:
         """Show an error with its evidence and remedy."""
-        self.log(level, error.render())
+        text = error.render(informative=self.shows(LogLevel.INFO))
+        if text:
+            self.log(level, text)
 
     def log(self, level: LogLevel, text: str) -> None:
         """Show ``text``, of one or more lines, as a message of ``level``."""
-        if self.shows(level):
+        if not self.shows(level):
+            return
+        if self.message_log is not None:
+            self.message_log.log(level, sanitise(text))
+        else:
             prefix = f"{level.name.lower()}: " if level >= LogLevel.DEBUG1 else ""
             self._write(sanitise(prefix + text) + "\n", self._stderr)
 

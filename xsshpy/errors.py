@@ -16,20 +16,34 @@ class XsshError(Exception):
 
     ``message`` is what failed and its cause, in full (one or more lines). ``evidence`` are lines
     that show it (a path and line number, the server's own words). ``remedy`` is one action,
-    printed as ``  try: …``.
+    printed as ``  try: …``. ``informative`` is how many lines at the message's end ssh logs at
+    INFO, and does not say where only errors are asked for.
     """
 
     status = EXIT_FAILURE
 
-    def __init__(self, message: str, *, evidence: tuple[str, ...] = (), remedy: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        evidence: tuple[str, ...] = (),
+        remedy: str = "",
+        informative: int = 0,
+    ) -> None:
         super().__init__(message)
+        self.informative = informative
         self.message = message
         self.evidence = evidence
         self.remedy = remedy
 
-    def render(self) -> str:
-        """Return the whole text, without a final newline."""
+    def render(self, *, informative: bool = True) -> str:
+        """Return the text, without a final newline; empty if all of it is only informative."""
         lines = [self.message, *self.evidence]
+        if not informative and self.informative:
+            said = self.message.split("\n")[: -self.informative]
+            if not said:
+                return ""
+            lines = [*said, *self.evidence]
         if self.remedy:
             lines.append(f"  try: {self.remedy}")
         return "\n".join(lines)

@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
+from xsshpy.console import LogLevel
 from xsshpy.errors import LogFileError
 
 
 class SystemLog:
-    """Takes what would go to stderr, line by line, to syslog(3)."""
+    """Takes messages, line by line, to syslog(3): with ssh's priorities and words before them."""
 
-    def __init__(self, program: str = "xssh") -> None:
+    def __init__(
+        self, program: str = "xssh", send: Callable[[int, str], object] | None = None
+    ) -> None:
         import syslog
 
-        self._syslog = syslog.syslog
-        syslog.openlog(program, syslog.LOG_PID, syslog.LOG_USER)
+        self._program = program
+        self._send = send or syslog.syslog
+        self._priorities = {
+            LogLevel.FATAL: (syslog.LOG_CRIT, "fatal: "),
+            LogLevel.ERROR: (syslog.LOG_ERR, "error: "),
+            LogLevel.INFO: (syslog.LOG_INFO, ""),
+            LogLevel.VERBOSE: (syslog.LOG_INFO, ""),
+        }
+        self._debug = syslog.LOG_DEBUG
+        self.facility = syslog.LOG_USER
+        syslog.openlog(program, syslog.LOG_PID, self.facility)
 
-    def write(self, data: bytes) -> int:
-        """Log each line."""
-        for line in data.decode("utf-8", "replace").splitlines():
-            self._syslog(line)
-        return len(data)
+    def use_facility(self, name: str) -> None:
+        """Log as the facility of SyslogFacility: DAEMON, USER, AUTH, AUTHPRIV, LOCAL0 to 7."""
+        import syslog
 
-    def flush(self) -> None:
-        """Nothing waits here."""
+        self.facility = getattr(syslog, f"LOG_{name.upper()}", syslog.LOG_USER)
+        syslog.openlog(self._program, syslog.LOG_PID, self.facility)
+
+    def log(self, level: LogLevel, text: str) -> None:
+        """Log each line of a message."""
+        priority, prefix = self._priorities.get(level, (self._debug, f"{level.name.lower()}: "))
+        for line in text.splitlines():
+            self._send(priority, prefix + line)
 
 
 def open_log_file(path: str) -> int:

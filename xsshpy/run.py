@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from xsshpy.background import Background, release_streams, start_in_background
 from xsshpy.commandline import CommandLine, run_local_command
-from xsshpy.console import Console, LogLevel, LogStream
+from xsshpy.console import Console, LogLevel
 from xsshpy.errors import EXIT_FAILURE, ForwardError, SettingsError, UnreachableError, XsshError
 from xsshpy.foreground import (
     STDERR,
@@ -105,8 +105,14 @@ async def _run_until_signal(task: _Task) -> int:
 
 
 async def _tell(task: _Task) -> int:
-    log = _log_destination(task.invocation)
-    console = Console(environ=task.environ, stderr=log, answers=STDERR)
+    path = task.invocation.value_of("E")
+    system_log = SystemLog() if path is None and task.invocation.count("y") else None
+    console = Console(
+        environ=task.environ,
+        stderr=STDERR if path is None else open_log_file(path),
+        answers=STDERR,
+        message_log=system_log,
+    )
     asyncio.get_running_loop().set_exception_handler(
         lambda _, context: console.debug(1, f"event loop: {context.get('message')}")
     )
@@ -192,14 +198,6 @@ def _read_script(invocation: Invocation) -> bytes | None:
     return read_script(invocation.script)
 
 
-def _log_destination(invocation: Invocation) -> int | LogStream:
-    """Return where messages go: stderr, -E's file, or the system's log for -y."""
-    path = invocation.value_of("E")
-    if path is not None:
-        return open_log_file(path)
-    return SystemLog() if invocation.count("y") else STDERR
-
-
 def _early_level(invocation: Invocation) -> LogLevel:
     """Return the level until the configuration is read: what -q and -v say."""
     if invocation.last_of("qv") == "q":
@@ -215,6 +213,8 @@ async def _settle_settings(task: _Task, console: Console) -> Settings:
     settings = task.settings or await resolve_settings(invocation, task.environ, console)
     console.level = LogLevel.parse(settings.log_level)
     console.batch_mode = settings.batch_mode
+    if console.message_log is not None:
+        console.message_log.use_facility(settings.keywords.get("syslogfacility", ("USER",))[0])
     if task.settings is not None:
         return settings
     if invocation.command and settings.remote_command:

@@ -394,6 +394,6 @@ def test_a_connection_that_breaks_in_the_key_exchange(
 
     peer = make_peer(relay)
     words = ["-p", str(peer.port), "-oStrictHostKeyChecking=no", "server", "true"]
-    done = login.run("xssh", "-oUserKnownHostsFile=/dev/null", "-oLogLevel=error", *words)
+    done = login.run("xssh", "-oUserKnownHostsFile=/dev/null", *words)
     assert_helpful(done)
     assert re.search(f"Connection (closed|reset) by 127.0.0.1 port {peer.port}", done.stderr)

@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from tests.integration._pairs import PROGRAMS, Pair, first_line
+from tests.support.processes import end_popen
 from tests.support.sshd import free_port
 
 
@@ -39,20 +40,6 @@ def test_algorithms_are_those_that_are_asked_for(pair: Pair, option: str) -> Non
     expected = negotiated(pair, "ssh", *words)
     assert negotiated(pair, "xssh", *words) == expected
     assert len(expected) == 4
-
-
-@pytest.mark.parametrize("limit", ["1M", "default 1"])
-def test_rekey_limit(pair: Pair, limit: str) -> None:
-    """Keys are exchanged anew in the middle of a transfer, and no byte is lost."""
-    data = bytes(range(256)) * (24 << 10)
-    command = "cat; sleep 1.5; echo end" if "default" in limit else "cat; echo end"
-    for program in PROGRAMS:
-        before = len(pair.server.log())
-        done = pair.run(program, ["-o", f"RekeyLimit={limit}", "server", command], stdin=data)
-        assert (done.status, done.stderr) == (0, "")
-        assert done.stdout == data + b"end\n"
-        exchanges = pair.server.log()[before:].count("SSH2_MSG_KEXINIT received")
-        assert exchanges >= (2 if "default" in limit else 6), program
 
 
 def test_canonicalize_hostname(pair: Pair) -> None:
@@ -102,3 +89,23 @@ def test_ignore_unknown(pair: Pair) -> None:
     assert pair.both(["server", "echo in"]).stdout == b"in\n"
     pair.home.config.write_text("IgnoreUnknown NoSuch\nUseKeychain yes\n" + config)
     assert [pair.run(name, ["server", "echo in"]).status for name in PROGRAMS] == [255, 255]
+
+
+def test_server_alive_count_max(pair: Pair) -> None:
+    """Of two that ask a dead server each second, the one with fewer questions gives up first."""
+    for program in PROGRAMS:
+        options = ["-oServerAliveInterval=1", "server", "echo go; cat"]
+        patient, hasty = (
+            pair.start(program, [f"-oServerAliveCountMax={count}", *options]) for count in (5, 1)
+        )
+        try:
+            for process in (patient, hasty):
+                assert process.stdout is not None
+                assert process.stdout.readline() == b"go\n"
+            pair.server.suspend()
+            assert hasty.wait(20) == 255
+            assert patient.poll() is None, program
+        finally:
+            pair.server.resume()
+            for process in (patient, hasty):
+                end_popen(process)

@@ -6,6 +6,7 @@ Variable parts are masked; a line has to come at the same level and the same num
 from __future__ import annotations
 
 import re
+import subprocess
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from tests.support.beside import PROGRAMS, Beside
 from tests.support.clients import ClientHome
-from tests.support.sshd import SshServer
+from tests.support.sshd import SshServer, generate_key
 from tests.support.terminals import Terminal
 
 TYPICAL = """\
@@ -152,7 +153,8 @@ def test_the_lines_that_are_looked_for(logs: dict[str, Counter[str]]) -> None:
 def test_they_come_in_sshs_order(login: Beside) -> None:
     """The milestones; in between the two may differ."""
     milestones = [
-        "Connecting to", "Connection established", "Remote protocol", "SSH2_MSG_KEXINIT sent",
+        "Connecting to", "Connection established", "identity file", "Remote protocol",
+        "SSH2_MSG_KEXINIT sent",
         "kex: algorithm", "Server host key", "SSH2_MSG_NEWKEYS sent", "Authentications that can",
         "Next authentication", "Offering public key", "Authenticated to", "Entering interactive",
         "Sending command", "rtype exit-status", "Transferred", "Exit status",
@@ -191,6 +193,25 @@ def test_lines_of_special_cases(login: Beside, words: list[str], line: str) -> N
     for program in PROGRAMS:
         text = login.run(program, "-v", *words).stderr
         assert re.search(f"^{line}$", text, re.MULTILINE), (program, text)
+
+
+def test_key_files_and_their_types(login: Beside, short_directory: Path) -> None:
+    """Keys of each kind, a certificate beside one, and files that are missing or no keys."""
+    for kind in ("ed25519", "ecdsa", "rsa"):
+        generate_key(short_directory / kind, kind)
+    argv = ["ssh-keygen", "-q", "-s", "rsa", "-I", "id", "-n", "demo", "ed25519.pub"]
+    subprocess.run(argv, cwd=short_directory, check=True)
+    (short_directory / "nonsense").write_text("no key")
+    words = ["-v"]
+    for name in ("ed25519", "ecdsa", "rsa", "nonsense", "missing"):
+        words += ["-i", str(short_directory / name)]
+    found = []
+    for program in PROGRAMS:
+        text = login.run(program, *words, "server", "true").stderr
+        lines = text.replace("\r", "").splitlines()
+        found.append([line for line in lines if line.startswith("debug1: identity file ")])
+    assert found[0] == found[1]
+    assert len(found[1]) >= 10
 
 
 # Levels

@@ -501,6 +501,13 @@ def test_only_what_is_allowed_is_tried(make_login: MakeLogin, words: list[str]) 
     assert "\n  try: " in done.stderr
 
 
+@pytest.mark.parametrize("keyword", ["PasswordAuthentication", "KbdInteractiveAuthentication"])
+def test_nobody_is_asked_where_it_may_not_be(make_login: MakeLogin, keyword: str) -> None:
+    method = "password" if keyword.startswith("Pass") else "keyboard-interactive"
+    login = make_login(steps=((method,),), rounds=(CODE,))
+    login.converse_both([f"-o{keyword}=no", "server", "hi"], [])
+
+
 def test_the_order_is_the_preferred_one(make_login: MakeLogin, key_ring: KeyRing) -> None:
     login = make_login(steps=(("publickey", "password"),), password="right", most_tries=9)
     words = ["-oPreferredAuthentications=password,publickey", "server", "hi"]

@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration._pairs import PROGRAMS
 from tests.support.clients import ClientHome
-from tests.support.link import Link
+from tests.support.link import Link, count_round_trips
 from tests.support.processes import end_popen, wait_until
 from tests.support.sshd import KeyRing, SshServer
 from tests.support.tools import require_tool
@@ -39,30 +39,6 @@ def make_link(private_places: Path) -> Iterator[MakeLink]:
         link.stop()
 
 
-def count_trips(argv: Sequence[str], environment: dict[str, str], link: Link) -> float:
-    """Start a client, wait for the first byte of output, and return the trips until then."""
-    process = subprocess.Popen(
-        argv,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-        start_new_session=True,
-    )
-    killer = threading.Timer(PATIENCE, process.kill)
-    killer.start()
-    try:
-        assert process.stdout is not None and process.stderr is not None
-        first = process.stdout.read(1)
-        trips = link.round_trips
-        assert first, process.stderr.read()
-        return trips
-    finally:
-        killer.cancel()
-        killer.join()
-        end_popen(process)
-
-
 class Distance:
     """ssh and xssh in one HOME, far from the server that it calls ``far``."""
 
@@ -77,12 +53,12 @@ class Distance:
         argv = [*PROGRAMS[program], *self.home.arguments, *words]
         counts: list[float] = []
         while len(counts) < TRIES and (not counts or min(counts) > enough):
-            counts.append(count_trips(argv, self.environment, self.link))
+            counts.append(count_round_trips(argv, self.environment, self.link))
         return min(counts)
 
     def compare(self, words: Sequence[str]) -> tuple[float, float]:
         """Return the trips of ssh and of xssh; xssh is tried again while it has more."""
-        ssh = count_trips(
+        ssh = count_round_trips(
             [*PROGRAMS["ssh"], *self.home.arguments, *words], self.environment, self.link
         )
         return ssh, self.least("xssh", words, enough=ssh)

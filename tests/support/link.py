@@ -21,15 +21,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import subprocess
 import threading
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from tests.support.processes import end_popen
 
 UNDER_WAY = 64 << 20
 """Bytes that may be on the line in each direction: more than any window that SSH opens."""
 
 _PIECE = 1 << 18
 _JOIN_SECONDS = 10.0
+_FIRST_BYTE_SECONDS = 30.0
 
 
 @dataclass
@@ -221,3 +226,30 @@ class Link:
         for line in self._lines:
             line.close()
         self._loop.stop()
+
+
+def count_round_trips(argv: Sequence[str], environment: Mapping[str, str], link: Link) -> float:
+    """Start a client that connects through the link; return the trips until it prints a byte.
+
+    It is ended then, and must not have anything more to do: its command had better wait for input.
+    """
+    process = subprocess.Popen(
+        list(argv),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(environment),
+        start_new_session=True,
+    )
+    killer = threading.Timer(_FIRST_BYTE_SECONDS, process.kill)
+    killer.start()
+    try:
+        assert process.stdout is not None and process.stderr is not None
+        first = process.stdout.read(1)
+        trips = link.round_trips
+        assert first, process.stderr.read()
+        return trips
+    finally:
+        killer.cancel()
+        killer.join()
+        end_popen(process)

@@ -69,11 +69,30 @@ class _CuttingChannel(SSHServerChannel[bytes]):
         return self._cut_at("shell") or super()._process_shell_request(packet)
 
 
+class _Forger:
+    """A host key whose signatures are of another text."""
+
+    def __init__(self, key: Any) -> None:
+        self._key = key
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._key, name)
+
+    def sign(self, data: bytes) -> bytes:
+        signature: bytes = self._key.sign(data + b"!")
+        return signature
+
+
 class _OddConnection(asyncssh.SSHServerConnection):
     def __init__(self, loop: asyncio.AbstractEventLoop, options: Any, server: OddServer) -> None:
         super().__init__(loop, options)
         self.server = server
         self._is_silent = False
+
+    def get_server_host_key(self) -> Any:
+        """Return the host key, or one that looks like it and signs something else."""
+        key = super().get_server_host_key()
+        return _Forger(key) if self.server.forges_signatures and key else key
 
     def send_packet(self, pkttype: int, *args: bytes, handler: Any = None) -> None:
         """Send nothing any more from the packet on that the server is silent from."""
@@ -129,7 +148,7 @@ class OddServer(AsyncServer):
     ``silent_from``: the number of the packet that it does not send, nor any after it.
     ``cut_at``: the channel request at which it drops the connection. ``on_session`` and
     ``on_jump``: what it does before it answers a command or a jump. ``stalls_jumps``: a jump is
-    never answered.
+    never answered. ``forges_signatures``: its host key signs the wrong thing.
     """
 
     def __init__(self, host_key: Path, client_key: Path) -> None:
@@ -137,6 +156,7 @@ class OddServer(AsyncServer):
         self.cut_at = ""
         self.asks_for_password = False
         self.stalls_jumps = False
+        self.forges_signatures = False
         self.on_session: Hook | None = None
         self.on_jump: Hook | None = None
         super().__init__(Policy(), host_key, client_key)

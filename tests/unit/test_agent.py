@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.agents import framed, odd_agent
 from xsshpy.login_settings import parse_adding, parse_time, read_login_settings
+from xsshpy.settings import Invocation
 from xsshpy.ssh import agent as agent_module
 from xsshpy.ssh.agent import (
     REPLY_LIMIT,
@@ -25,6 +26,7 @@ from xsshpy.ssh.agent import (
     open_bound_agent,
 )
 from xsshpy.ssh.agent_forward import open_forwarded_agent
+from xsshpy.ssh.config import read_settings_without_ssh
 
 T = TypeVar("T")
 BINDING = SessionBinding(b"key", b"id", b"signature")
@@ -201,3 +203,35 @@ def test_providers_may_be_variables() -> None:
     assert read_login_settings(keywords, {}).security_key_provider == ""
     assert read_login_settings({}, {}).security_key_provider == ""
     assert not read_login_settings({"pubkeyauthentication": ("unbound",)}, {}).host_bound_signatures
+
+
+@pytest.mark.parametrize(
+    ("options", "lines", "expected"),
+    [
+        ((), "", {}),
+        ((("K", None),), "", {"gssapi": True, "gssapi_delegate": True}),
+        ((("K", None), ("k", None)), "", {"gssapi": True, "gssapi_delegate": False}),
+        ((("I", "/lib.so"),), "", {"pkcs11_provider": "/lib.so"}),
+        ((), "AddKeysToAgent confirm 1h", {"add_keys_to_agent": "confirm",
+                                           "add_keys_lifetime": 3600}),
+        ((("o", "AddKeysToAgent=yes"),), "AddKeysToAgent no", {"add_keys_to_agent": "yes"}),
+        ((), "SecurityKeyProvider none", {"security_key_provider": ""}),
+        ((), "GSSAPIAuthentication yes\nHostbasedAuthentication yes",
+         {"gssapi": True, "hostbased": True}),
+        ((), "KbdInteractiveDevices pam", {"interactive_devices": "pam"}),
+    ],
+)  # fmt: skip
+def test_where_no_ssh_is_installed_they_are_read_as_well(
+    tmp_path: Path,
+    options: tuple[tuple[str, str | None], ...],
+    lines: str,
+    expected: dict[str, object],
+) -> None:
+    file = tmp_path / "config"
+    file.write_text(lines + "\n")
+    invocation = Invocation("host", "", (("F", str(file)), *options))
+    found = read_settings_without_ssh(invocation, {}).login
+    plain = {"security_key_provider": "internal", "add_keys_to_agent": "no", "gssapi": False}
+    for name, value in {**plain, **expected}.items():
+        assert getattr(found, name) == value
+    assert "ssh-ed25519" in found.hostbased_algorithms

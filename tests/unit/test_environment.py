@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -244,3 +245,20 @@ def test_send_env_and_set_env(
 )
 def test_the_backend(chosen: dict[str, str], option: str | None, backend: str | None) -> None:
     assert decide_backend(chosen, option) == backend
+
+
+@pytest.mark.parametrize(
+    "piece", ["borg ", "rclone serve ", "docker x ", "bup  ", "cvs\n", "scp -a ", "git", "a ", "  "]
+)
+def test_protocols_are_looked_for_in_linear_time(piece: str) -> None:
+    """A megabyte takes no more than a moment, whatever it is made of."""
+    command = "x" + piece * (1_000_000 // len(piece))
+    started = time.perf_counter()
+    is_protocol_command(command)
+    assert time.perf_counter() - started < 2
+
+
+def test_a_protocol_command_behind_much_else() -> None:
+    assert is_protocol_command("true " * 100_000 + "; rsync --server .")
+    assert not is_protocol_command("git status; " * 60)
+    assert is_protocol_command("git status; " * 60 + "git-upload-pack x")

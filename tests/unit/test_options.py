@@ -130,7 +130,10 @@ def test_failures_before_the_banner_in_words(error: Exception, words: str) -> No
         (HandshakeTimeoutError(), f"Connection to {WHERE} timed out"),
         (ConnectionResetError(), f"Connection reset by {WHERE}"),
         (asyncssh.ConnectionLost("x"), f"Connection closed by {WHERE}"),
-        (asyncssh.ProtocolError("Bad thing"), f"the connection to {WHERE} failed: Bad thing"),
+        (
+            asyncssh.ProtocolError("Bad thing"),
+            f"ssh_dispatch_run_fatal: Connection to {WHERE}: Bad thing",
+        ),
     ],
 )
 def test_failures_after_the_banner_in_words(error: Exception, words: str) -> None:

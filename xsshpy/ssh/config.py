@@ -32,6 +32,7 @@ from xsshpy.ssh.forward_command import parse_forward
 from xsshpy.ssh.forward_spec import ForwardKind, print_forward
 
 _MORE_KEYWORDS = (
+    "AddKeysToAgent",
     "BatchMode",
     "BindInterface",
     "CheckHostIP",
@@ -46,6 +47,8 @@ _MORE_KEYWORDS = (
     "ForwardX11Timeout",
     "GatewayPorts",
     "HashKnownHosts",
+    "HostbasedAcceptedAlgorithms",
+    "KbdInteractiveDevices",
     "KnownHostsCommand",
     "LocalCommand",
     "LogLevel",
@@ -57,6 +60,7 @@ _MORE_KEYWORDS = (
     "PubkeyAcceptedAlgorithms",
     "RequiredRSASize",
     "RevokedHostKeys",
+    "SecurityKeyProvider",
     "SessionType",
     "StdinNull",
     "StrictHostKeyChecking",
@@ -85,6 +89,8 @@ _FLAG_KEYWORDS = {
     "g": "GatewayPorts yes",
     "N": "SessionType none",
     "s": "SessionType subsystem",
+    "K": "GSSAPIAuthentication yes",
+    "k": "GSSAPIDelegateCredentials no",
     "n": "StdinNull yes",
     "q": "LogLevel QUIET",
     "T": "RequestTTY no",
@@ -97,6 +103,7 @@ _VALUE_KEYWORDS = {
     "c": "Ciphers",
     "D": "DynamicForward",
     "e": "EscapeChar",
+    "I": "PKCS11Provider",
     "i": "IdentityFile",
     "J": "ProxyJump",
     "L": "LocalForward",
@@ -179,6 +186,8 @@ def option_lines(invocation: Invocation) -> list[str]:
             lines.append(_FLAG_KEYWORDS[letter])
         if letter == "Y":
             lines.append("ForwardX11Trusted yes")
+        if letter == "K":
+            lines.append("GSSAPIDelegateCredentials yes")
         if letter == "f":
             lines.append("StdinNull yes")
         if letter == "w":
@@ -230,8 +239,10 @@ def _as_ssh_g(config: SSHConfig, host: str) -> str:
         "hostname": [host],
         "userknownhostsfile": [f"{home}/.ssh/known_hosts {home}/.ssh/known_hosts2"],
         "globalknownhostsfile": ["/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2"],
+        "hostbasedacceptedalgorithms": [_DEFAULT_ALGORITHMS],
         "hostkeyalgorithms": [_DEFAULT_ALGORITHMS],
         "pubkeyacceptedalgorithms": [_DEFAULT_ALGORITHMS],
+        "securitykeyprovider": ["internal"],
         "identityfile": [f"{home}/.ssh/id_{kind}" for kind in _DEFAULT_KEYS],
     }
     files = found["userknownhostsfile"]

@@ -27,6 +27,7 @@ from xsshpy.ssh.hostbased import load_host_keys
 from xsshpy.ssh.hostkey_evidence import gather_evidence
 from xsshpy.ssh.hostkey_policy import Feature
 from xsshpy.ssh.kerberos import prepare_kerberos
+from xsshpy.ssh.keyfiles import describe_identities
 from xsshpy.ssh.options import connection_options
 from xsshpy.ssh.packet_log import PacketLog, Peer
 from xsshpy.ssh.resolve import resolve_settings
@@ -175,6 +176,8 @@ async def _handshake(
     may_ask: bool,
 ) -> tuple[ClientConnection, Login, HostKeyVerifier]:
     loop = asyncio.get_running_loop()
+    if console.shows(LogLevel.DEBUG1):
+        await _tell_identities(settings, console)
     address = transport.address if transport is not None else None
     names = host_names(settings, address)
     evidence = await gather_evidence(settings, console, environ, names)
@@ -211,6 +214,14 @@ async def _handshake(
         port = transport.port if transport is not None else None
         raise explain_failure(error, settings, connection, address, port) from None
     return connection, login, verifier
+
+
+async def _tell_identities(settings: Settings, console: Console) -> None:
+    """Say which key files there are, as ssh -v does before anything is sent."""
+    loop = asyncio.get_running_loop()
+    silent = Console(LogLevel.QUIET)  # what is wrong with them is said when they are used
+    for line in await loop.run_in_executor(None, describe_identities, settings, silent):
+        console.debug(1, line)
 
 
 def _packet_log(

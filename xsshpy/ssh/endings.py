@@ -35,21 +35,15 @@ def explain_end(
         code, reason = connection.farewell
         return _logged(
             (LogLevel.ERROR, f"Received disconnect from {where}:{code}: {reason}"),
-            (LogLevel.FATAL, f"Disconnected from {where}"),
-        )
-    if isinstance(error, MACError):
-        return _corrupted(connection, where)
-    if isinstance(error, asyncssh.ProtocolError) and "packet size" in error.reason:
-        return _logged(
-            (LogLevel.INFO, f"Bad packet length {connection.packet_length}."),
-            (LogLevel.FATAL, _fatal(where, "Connection corrupted")),
+            (LogLevel.INFO, f"Disconnected from {where}"),
         )
     if connection.failure is not None:  # another host key in the middle of it
         return _logged((LogLevel.FATAL, connection.failure.render()))
     if isinstance(error, asyncssh.DisconnectError) and not isinstance(
         error, asyncssh.ConnectionLost
     ):
-        return _logged((LogLevel.FATAL, _fatal(where, error.reason)))
+        lines = breach_words(error, connection, where)
+        return _logged(*((LogLevel.INFO, line) for line in lines))
     if isinstance(error, OSError):
         return _logged((LogLevel.FATAL, "client_loop: send disconnect: Broken pipe"))
     return Ending(spoken=f"Connection to {name} closed by remote host.")
@@ -59,14 +53,21 @@ def _logged(*lines: tuple[LogLevel, str]) -> Ending:
     return Ending(logged=lines)
 
 
-def _fatal(where: str, reason: str) -> str:
-    return f"ssh_dispatch_run_fatal: Connection to {where}: {reason}"
-
-
-def _corrupted(connection: ClientConnection, where: str) -> Ending:
-    """A wrong MAC. Ciphers that authenticate by themselves have none to call corrupted."""
-    line = (LogLevel.FATAL, _fatal(where, "message authentication code incorrect"))
-    cipher = str(connection.get_extra_info("recv_cipher"))
-    if "gcm" in cipher or "poly1305" in cipher:
-        return _logged(line)
-    return _logged((LogLevel.INFO, "Corrupted MAC on input."), line)
+def breach_words(
+    error: asyncssh.DisconnectError, connection: ClientConnection, where: str
+) -> list[str]:
+    """Say how the server broke the protocol: packets that are corrupted, or make no sense."""
+    reason, lines = error.reason, []
+    cipher = str(connection.get_extra_info("recv_cipher") or "")
+    mac = str(connection.get_extra_info("recv_mac") or "")
+    has_own_mac = "gcm" in cipher or "poly1305" in cipher
+    if isinstance(error, MACError):
+        reason = "message authentication code incorrect"
+        if not has_own_mac:
+            lines = ["Corrupted MAC on input."]
+    elif reason == "Max packet size exceeded":
+        lines = [f"Bad packet length {connection.packet_length}."]
+        # Where the length is not known to be good before the packet is read, ssh blames the MAC.
+        known = has_own_mac or "-etm@" in mac
+        reason = "Connection corrupted" if known else "message authentication code incorrect"
+    return [*lines, f"ssh_dispatch_run_fatal: Connection to {where}: {reason}"]

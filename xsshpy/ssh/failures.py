@@ -11,6 +11,7 @@ from xsshpy.errors import AuthenticationError, ConnectError, XsshError
 from xsshpy.settings import Settings
 from xsshpy.ssh.auth import methods_to_try
 from xsshpy.ssh.connection import ClientConnection
+from xsshpy.ssh.endings import breach_words
 
 
 class HandshakeTimeoutError(Exception):
@@ -44,6 +45,7 @@ def explain_failure(
         code, reason = connection.farewell
         return ConnectError(
             f"Received disconnect from {where}:{code}: {reason}\nDisconnected from {where}",
+            informative=1,
             remedy=_disconnect_remedy(reason, settings, connection.offered_methods),
         )
     if isinstance(error, asyncssh.PermissionDenied):
@@ -53,18 +55,25 @@ def explain_failure(
             remedy=_login_remedy(settings, connection.offered_methods),
         )
     if isinstance(error, asyncssh.KeyExchangeFailed):
-        return ConnectError(_negotiation_words(str(error), where), remedy=doctor)
+        words = _negotiation_words(str(error), where)
+        return ConnectError(words, remedy=doctor, informative=1)
     if not connection.get_extra_info("server_version"):
         return _explain_no_banner(error, settings, connection, where)
     if isinstance(error, HandshakeTimeoutError):
         return ConnectError(
             f"xssh: the key exchange came to a halt\nConnection to {where} timed out",
+            informative=1,
             remedy=_server_remedy(settings),
         )
     if isinstance(error, ConnectionResetError) and address:
-        return ConnectError(f"Connection reset by {where}", remedy=_server_remedy(settings))
+        message, remedy = f"Connection reset by {where}", _server_remedy(settings)
+        return ConnectError(message, remedy=remedy, informative=1)
     if isinstance(error, (asyncssh.ConnectionLost, ConnectionError, OSError)):
-        return ConnectError(f"Connection closed by {where}", remedy=_server_remedy(settings))
+        message, remedy = f"Connection closed by {where}", _server_remedy(settings)
+        return ConnectError(message, remedy=remedy, informative=1)
+    if isinstance(error, asyncssh.DisconnectError):
+        lines = breach_words(error, connection, where)
+        return ConnectError("\n".join(lines), remedy=doctor, informative=len(lines))
     return ConnectError(f"xssh: the connection to {where} failed: {error}", remedy=doctor)
 
 
@@ -108,7 +117,7 @@ def _explain_no_banner(
     remedy = _server_remedy(settings)
     if said and not settings.proxy_command:
         remedy = f"see that {settings.hostname} port {settings.port} is an SSH server"
-    return ConnectError(message, evidence=evidence, remedy=remedy)
+    return ConnectError(message, evidence=evidence, remedy=remedy, informative=1)
 
 
 def describe_open_failure(error: asyncssh.ChannelOpenError) -> str:
@@ -157,6 +166,8 @@ _KINDS = {
 
 
 def _negotiation_words(text: str, where: str) -> str:
+    if text == "Key exchange hash mismatch":
+        return f"ssh_dispatch_run_fatal: Connection to {where}: incorrect signature"
     match = re.match(r"No matching (.*?) algorithm found, sent .* and received (.*)", text)
     if match is None:
         return f"Unable to negotiate with {where}: {text}"

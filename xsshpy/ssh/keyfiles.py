@@ -135,6 +135,43 @@ def is_too_small(key: asyncssh.SSHKey, settings: Settings) -> bool:
     return 0 < bits < settings.required_rsa_size
 
 
+_TYPE_NUMBERS = {
+    b"ssh-rsa": 0,
+    b"ssh-dss": 1,
+    b"ssh-ed25519": 3,
+    b"ssh-rsa-cert-v01@openssh.com": 4,
+    b"ssh-ed25519-cert-v01@openssh.com": 7,
+    b"sk-ecdsa-sha2-nistp256@openssh.com": 10,
+    b"sk-ecdsa-sha2-nistp256-cert-v01@openssh.com": 11,
+    b"sk-ssh-ed25519@openssh.com": 12,
+    b"sk-ssh-ed25519-cert-v01@openssh.com": 13,
+}
+"""What ssh -v calls them (sshkey.h, enum sshkey_types); -1 is a file without a key."""
+
+
+def describe_identities(settings: Settings, console: Console) -> list[str]:
+    """Return ssh's line for each key file: whether there is a key in it, and of which kind."""
+    identities, _ = load_identities(settings, console)
+    lines = []
+    for path in dict.fromkeys(settings.identity_files):
+        ours = [identity for identity in identities if identity.path == path]
+        public = next((each.public for each in ours if each.certificate is None), None)
+        kind = -1 if public is None else _type_number(public.algorithm)
+        lines.append(f"identity file {path} type {kind}")
+        if not settings.certificate_files:
+            numbers = [
+                _type_number(each.certificate.algorithm) for each in ours if each.certificate
+            ]
+            lines.append(f"identity file {path}-cert type {(*numbers, -1)[0]}")
+    return lines
+
+
+def _type_number(algorithm: bytes) -> int:
+    if algorithm.startswith(b"ecdsa-sha2-"):
+        return 6 if b"-cert-" in algorithm else 2
+    return _TYPE_NUMBERS.get(algorithm, -1)
+
+
 def _read_public(path: str) -> asyncssh.SSHKey | None:
     """Find a key's public half where ssh does: a public key, the ``.pub`` file, the private key."""
     data = {}

@@ -14,6 +14,7 @@ import asyncssh
 from asyncssh.constants import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA
 from asyncssh.logging import SSHLogger
 
+from xsshpy.ssh.bulk import BulkConnection
 from xsshpy.ssh.packet_log import PacketLog, Volume, block_size, most_blocks
 
 _DATA = (MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA)
@@ -49,7 +50,7 @@ class _PacketTap(SSHLogger):
             self._watcher(args[0] == "Sent", pktid or 0, packet)
 
 
-class ObservedConnection(asyncssh.SSHClientConnection):
+class ObservedConnection(BulkConnection):
     """A connection that tells its packets, counts its bytes and renews its keys."""
 
     def __init__(

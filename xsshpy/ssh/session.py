@@ -19,6 +19,7 @@ from asyncssh.packet import Boolean, Byte, String, UInt32
 
 from xsshpy.console import Console
 from xsshpy.errors import ConnectError, SessionError
+from xsshpy.ssh.bulk import BulkChannel
 from xsshpy.ssh.connection import ClientConnection
 from xsshpy.ssh.environment import (
     BACKEND_VARIABLE,
@@ -27,14 +28,13 @@ from xsshpy.ssh.environment import (
     wrap_command,
 )
 from xsshpy.ssh.failures import describe_open_failure
+from xsshpy.ssh.window import FIRST_WINDOW
 from xsshpy.terminal.streams import InputPump, OutputOrder, OutputWriter
 from xsshpy.terminal.tty import TerminalSize
 
-RECEIVE_WINDOW = 4 << 20
-"""Bytes that may be under way to us. With asyncssh's 2 MiB a distant stream gets half of what ssh
-gets, as the window is renewed only when half of it is used. With 16 MiB sshd spends its time moving
-its own buffers: 300 MB took two to three times as long on loopback."""
 PACKET_SIZE = 32 << 10
+WAITING_INPUT = 1 << 20
+"""Bytes of input that are kept while the server's window is full: a new window finds them here."""
 _TTY_OP_END = 0
 _HELD = -1
 """Stands among the descriptors that take no output for one that may not be written to now."""
@@ -103,7 +103,7 @@ class Grants:
         return self.x11 or bool(self.display)
 
 
-class SessionChannel(asyncssh.SSHClientChannel[bytes]):
+class SessionChannel(BulkChannel, asyncssh.SSHClientChannel[bytes]):
     """A session channel whose requests travel together.
 
     asyncssh's own ``create`` waits for the answer to each request in turn. This one uses the same
@@ -133,6 +133,7 @@ class SessionChannel(asyncssh.SSHClientChannel[bytes]):
             ) from None
         packet.check_end()
         self._session = process
+        self.set_write_buffer_limits(WAITING_INPUT)
         process.connection_made(self)
         grants = await self._request(plan, agent)
         process.session_started()
@@ -436,7 +437,7 @@ async def start_process(
         "replace",
         None,
         "strict",
-        RECEIVE_WINDOW,
+        FIRST_WINDOW,
         PACKET_SIZE,
     )
     try:

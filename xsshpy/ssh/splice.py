@@ -23,20 +23,22 @@ from asyncssh.channel import SSHForwardChannel, SSHTCPChannel
 from asyncssh.misc import MaybeAwait
 from asyncssh.packet import String, UInt32
 
+from xsshpy.ssh.bulk import BulkChannel
 from xsshpy.ssh.connection import ClientConnection
 from xsshpy.ssh.forward_spec import Endpoint, UnixEndpoint
-from xsshpy.ssh.session import PACKET_SIZE, RECEIVE_WINDOW
+from xsshpy.ssh.session import PACKET_SIZE
+from xsshpy.ssh.window import FIRST_WINDOW
 
 BUFFER = 256 << 10
 """Bytes that may wait for a local socket before the channel is told to pause."""
 
 
-class ForwardChannel(SSHTCPChannel[bytes]):
+class ForwardChannel(BulkChannel, SSHTCPChannel[bytes]):
     """A channel for one forwarded connection, of any of the kinds that there are."""
 
     def __init__(self, connection: ClientConnection) -> None:
         loop = asyncio.get_running_loop()
-        super().__init__(connection, loop, None, "strict", RECEIVE_WINDOW, PACKET_SIZE)
+        super().__init__(connection, loop, None, "strict", FIRST_WINDOW, PACKET_SIZE)
 
     async def open(
         self, kind: bytes, arguments: tuple[bytes, ...], session: asyncssh.SSHTCPSession[bytes]

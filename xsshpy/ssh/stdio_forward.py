@@ -59,9 +59,9 @@ async def run_stdio_forward(
 def _tell_lost(connection: ClientConnection, console: Console, error: Exception | None) -> int:
     name = connection.get_extra_info("host") or "the server"
     if error is not None and "keepalive" in str(error):
-        console.error(f"Timeout, server {name} not responding.")
+        console.notice(f"Timeout, server {name} not responding.")
     else:
-        console.notice(f"Connection to {name} closed by remote host.")
+        console.speak(f"Connection to {name} closed by remote host.")
     return EXIT_FAILURE
 
 

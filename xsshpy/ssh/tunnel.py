@@ -28,7 +28,8 @@ from xsshpy.console import Console
 from xsshpy.ssh.connection import ClientConnection
 from xsshpy.ssh.failures import describe_open_failure
 from xsshpy.ssh.forward_table import ForwardTable
-from xsshpy.ssh.session import PACKET_SIZE, RECEIVE_WINDOW
+from xsshpy.ssh.session import PACKET_SIZE
+from xsshpy.ssh.window import FIRST_WINDOW
 
 POINT_TO_POINT, ETHERNET = 1, 2
 _MODES = {"yes": POINT_TO_POINT, "point-to-point": POINT_TO_POINT, "ethernet": ETHERNET}
@@ -91,7 +92,7 @@ class _TunnelChannel(SSHTunTapChannel):
 
     def __init__(self, connection: ClientConnection) -> None:
         loop = asyncio.get_running_loop()
-        super().__init__(connection, loop, None, "strict", RECEIVE_WINDOW, PACKET_SIZE)
+        super().__init__(connection, loop, None, "strict", FIRST_WINDOW, PACKET_SIZE)
 
     @property
     def remote_number(self) -> int | None:
