@@ -48,15 +48,16 @@ def line_plot(step: int, width: int = 640, height: int = 480) -> bytes:
         for y in (40, height - 40):
             point(x, y, bytes(4))
     for x10 in range(400, (width - 40) * 10):
-        x = x10 / 10
-        middle = height / 2 + (height / 2 - 60) * math.sin((x - 40) * 10 / (width - 80) + step / 10)
+        column = x10 / 10
+        angle = (column - 40) * 10 / (width - 80) + step / 10
+        middle = height / 2 + (height / 2 - 60) * math.sin(angle)
         for y in range(int(middle) - 2, int(middle) + 4):
             cover = max(0.0, min(1.0, 1.6 - abs(y - middle)))
-            old = picture[(y * width + int(x)) * 4]
+            old = picture[(y * width + int(column)) * 4]
             blue = 255 - int(75 * cover)
             if blue < old:
                 shade = bytes((blue, 255 - int(136 * cover), 255 - int(224 * cover), 0))
-                point(int(x), y, shade)
+                point(int(column), y, shade)
     return bytes(picture)
 
 

@@ -62,7 +62,9 @@ def test_the_variable_is_set_in_silence(
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "dash", "rbash"])
 def test_a_shell_variable_by_the_name_of_shell_does_no_harm(tmp_path: Path, shell: str) -> None:
-    done = run_in(shell, f"shell=; {wrap_command('echo $MPLBACKEND', 'Agg')}", tmp_path)
+    done = run_in(
+        shell, f"shell=; {wrap_command('echo $MPLBACKEND', {'MPLBACKEND': 'Agg'})}", tmp_path
+    )
     assert (done.stdout, done.stderr) == ("Agg\n", "")
 
 
