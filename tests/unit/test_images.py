@@ -24,6 +24,7 @@ from xsshpy.remote.images import (
     FIRST,
     LIKE,
     PLANES,
+    ImageChoice,
     ImageDecoder,
     ImageEncoder,
     find_spans,
@@ -362,3 +363,41 @@ def test_the_other_host_may_have_python_3_6():
         name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names
     }
     assert imported <= {"re", "struct", "zlib"}
+
+
+MEGABYTE = 1_000_000
+FAST = 1 / 300e6
+
+
+def passed_of(choice: ImageChoice, megabytes: int, rate: float | None, byte_time: float) -> int:
+    """Return how many of so many images of a megabyte pass as they are; none is learned from."""
+    return sum(not choice.decide(MEGABYTE, rate, byte_time) for _ in range(megabytes))
+
+
+def test_a_slow_link_always_gets_differences():
+    choice = ImageChoice()
+    choice.learn(MEGABYTE, bytes((AGAIN,)) * MEGABYTE, 1.0)
+    for rate in (None, 1e4, 19e6):
+        assert passed_of(choice, 500, rate, FAST) == 0
+
+
+def test_a_fast_link_gets_what_is_quicker():
+    plots = ImageChoice()
+    for _ in range(50):
+        plots.learn(MEGABYTE, bytes((AGAIN,)) * 20_000, MEGABYTE * 2e-9)
+    assert passed_of(plots, 500, 100e6, 1 / 100e6) == 0
+    noise = ImageChoice()
+    for _ in range(50):
+        noise.learn(MEGABYTE, bytes((AGAIN | PLANES,)) * MEGABYTE, MEGABYTE * 20e-9)
+    passed = passed_of(noise, 2000, 100e6, 1 / 100e6)
+    assert 1800 < passed < 2000  # some are compared, to see whether it is still so
+    for _ in range(50):
+        noise.learn(MEGABYTE, bytes((LIKE,)) * 20_000, MEGABYTE * 2e-9)
+    assert passed_of(noise, 500, 100e6, 1 / 100e6) == 0
+
+
+def test_images_seen_for_the_first_time_tell_nothing_of_differences():
+    choice = ImageChoice()
+    cost, ratio = choice.cost, choice.ratio
+    choice.learn(MEGABYTE, bytes((FIRST | PLANES,)) * MEGABYTE, 1.0)
+    assert (choice.cost, choice.ratio) == (cost, ratio)

@@ -146,6 +146,11 @@ class Link:
         """Rate of the link to plan with (bytes a second); None while nobody knows."""
         return self.pace.link_rate
 
+    @property
+    def byte_time(self) -> float:
+        """How long a byte takes to be sent, deflated where that is quicker (seconds)."""
+        return self.writer.choice.byte_time(self.pace.link_rate)
+
     def is_drained(self, client: int) -> bool:
         """Tell whether nothing of this client waits to be sent."""
         stream = self._streams.get(client)

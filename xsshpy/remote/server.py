@@ -28,7 +28,7 @@ from .conversation import (
 )
 from .facts import ServerFacts, Told, apply_record, build_records, parse_records
 from .frames import TO_AGENT, Frame, FrameKind, LinkError
-from .images import FASTEST_LINK, ImageEncoder
+from .images import ImageChoice, ImageEncoder
 from .link import Link, image_budget
 from .listener import COOKIE_NAME, Listener, NoDisplayError, open_listener
 from .payloads import (
@@ -87,6 +87,7 @@ class Client:
         "deadline",
         "ended",
         "events",
+        "image_choice",
         "images",
         "number",
         "output",
@@ -106,6 +107,7 @@ class Client:
         self.setup: Optional[SetupRequest] = None
         self.conversation: Union[Conversation, PlainConversation, None] = None
         self.images: Optional[ImageEncoder] = None
+        self.image_choice = ImageChoice()
         self.output: Deque[bytes] = deque()
         self.output_size = 0
         self.uncredited = 0
@@ -433,14 +435,16 @@ class Agent:
 
     def _encode_image(self, number: int, request: bytes) -> Frame:
         """Return the frame of a PutImage: what is new in it, where that is less."""
-        client = self._clients[number]
-        if (self._link.rate or 0.0) > FASTEST_LINK:
+        client, link = self._clients[number], self._link
+        if not client.image_choice.decide(len(request), link.rate, link.byte_time):
             return Frame(FrameKind.DATA, number, request)
         if client.images is None:
             client.images = ImageEncoder(client.reader.order or LITTLE, image_budget(number))
+        started = time.process_time()
         payload = client.images.encode(request)
         if payload is None:
             return Frame(FrameKind.DATA, number, request)
+        client.image_choice.learn(len(request), payload, time.process_time() - started)
         return Frame(FrameKind.IMAGE, number, payload)
 
     def _send_plain(self, client: Client, plain: List[bytes]) -> None:

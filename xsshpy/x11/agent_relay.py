@@ -347,8 +347,9 @@ class AgentRelay:
         """Write what the link may have, and let X servers speak for whose clients there is room."""
         if not self._full and not self._closed:
             try:
-                for piece in self._link.take():
-                    self._channel.write(bytes(piece))
+                pieces = self._link.take()
+                if pieces:  # one write: the channel makes packets of each
+                    self._channel.write(b"".join(pieces))
             except OSError:  # closed by the other host; connection_lost is on its way
                 return
         for connection in self._clients.values():
