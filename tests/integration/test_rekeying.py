@@ -173,3 +173,18 @@ def test_measured_by_sha256sum_in_a_pipeline(login: Beside, store: Path) -> None
         assert source.stdout is not None
         done = run(["sha256sum"], stdin=source.stdout.fileno())
     assert (source.returncode, done.stdout) == (0, DIGEST)
+
+
+def test_nothing_is_ignored_but_with_cbc(
+    make_sshd: Callable[..., SshServer],
+    client_home: ClientHome,
+    spawn_in_pty: Callable[..., Terminal],
+) -> None:
+    server = make_sshd(config="LogLevel DEBUG3\nCiphers +aes128-cbc\n")
+    login = Beside(client_home, server, spawn_in_pty)
+    text = "Received SSH2_MSG_IGNORE"
+    for cipher in ("aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr"):
+        assert login.run("xssh", f"-oCiphers={cipher}", "server", "echo", "hi").status == 0
+    assert text not in server.log()
+    assert login.run("xssh", "-oCiphers=aes128-cbc", "server", "echo", "hi").status == 0
+    assert text in server.log()
