@@ -36,7 +36,11 @@ from xsshpy.x11.rejections import describe_failure
 from xsshpy.x11.watch import ServerWatch
 
 HELLO_DEADLINE = 15.0
-"""How long the remote shell may take until a Python speaks (seconds)."""
+"""How long the remote shell may take until a Python speaks, on a host that ran the agent before
+(seconds)."""
+
+FIRST_HELLO_DEADLINE = 6.0
+"""The same on any other host: where no Python ever speaks, the session must not wait for long."""
 
 READY_DEADLINE = 10.0
 """How long the agent may take from there until it is a display (seconds)."""
@@ -180,7 +184,9 @@ class AgentForwarding:
         modules = pack_modules()
         if at_once:
             self._write(modules)
-        hello = await self._await_stage(Stage.HELLO, HELLO_DEADLINE)
+        hello = await self._await_stage(
+            Stage.HELLO, HELLO_DEADLINE if at_once else FIRST_HELLO_DEADLINE
+        )
         self._debug(
             f"X11 agent: Python {hello.facts.get('python')} at {hello.facts.get('executable')}"
         )
