@@ -157,4 +157,7 @@ def patch_candidates(*candidates: str | os.PathLike[str]) -> str:
 
 def patch_deadlines(hello: float = 1.0, ready: float = 1.0) -> str:
     """Return code for ``before``: how long the stages may take (seconds)."""
-    return f"import xsshpy.x11.agent as _a; _a.HELLO_DEADLINE = _a.FIRST_HELLO_DEADLINE = {hello}; _a.READY_DEADLINE = {ready}\n"
+    return (
+        "import xsshpy.x11.agent as _a; "
+        f"_a.HELLO_DEADLINE = _a.FIRST_HELLO_DEADLINE = {hello}; _a.READY_DEADLINE = {ready}\n"
+    )
