@@ -21,11 +21,12 @@ Follows the X Window System Protocol, version 11, §1 (sequence numbers), §4 (e
 
 import struct
 from collections import deque
-from typing import Deque, Dict, List, NamedTuple, Optional
+from typing import Deque, List, Optional
 
-from .facts import PredictionClass, Record, ServerFacts, Told, parse_resource_range
+from .counters import Counters, Piece
+from .facts import PredictionClass, ServerFacts, parse_resource_range
 from .predict import GET_INPUT_FOCUS, Opinion, Predictor
-from .xextensions import ExtensionFilter
+from .records import Record, Told
 from .xmessages import (
     ERROR,
     KEYMAP_NOTIFY,
@@ -39,7 +40,7 @@ from .xmessages import (
     SetupStatus,
 )
 from .xrequests import INTERN_ATOM, FactClass, Replies
-from .xwire import MAX_AWAITED, ClientReader, ServerReader
+from .xwire import ClientReader, ServerReader
 
 PUT_IMAGE = 72
 GATHERED = 4 << 20
@@ -54,73 +55,47 @@ XKB_STATE_EVENTS = frozenset((2, 4, 5, 8))
 INSPECTED = frozenset(range(1, 256)) - {127}
 """All but NoOperation: each may matter to what is known, or have a reply."""
 
+PENDING_FULL = 4096
+PENDING_LIMIT = 1 << 18
+"""How many requests may wait for the server before no more are read, and before it is an error."""
+
+ANSWERS_LIMIT = 4 << 20
+"""Bytes of early answers that may wait for the server's own, to be compared."""
+
+GET_WINDOW_ATTRIBUTES = 3
+OTHERS_PARTS = ((25, 26), (32, 36))
+"""What other clients decide of a window's attributes: whether its colormap is installed, and the
+events that anybody selected."""
+
+LEARNED_LIMIT = 4096
 _NOTES = 32
 """Most notes that are kept for the log."""
-
-
-class Piece(NamedTuple):
-    """Bytes for the server; ``is_image`` where they are one whole PutImage."""
-
-    data: bytes
-    is_image: bool
-
-
-class Counters:
-    """What happened in one conversation. All are numbers of messages but those that say bytes."""
-
-    __slots__ = (
-        "answered_early",
-        "bytes_from_client",
-        "bytes_from_server",
-        "errors",
-        "images",
-        "mispredictions",
-        "replies",
-        "requests",
-        "stale",
-        "trips",
-        "waited_for",
-    )
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self.replies = 0
-        self.answered_early = 0
-        self.trips = 0
-        """How often the client waited for the server: requests sent together count once."""
-        self.stale = 0
-        self.errors = 0
-        self.images = 0
-        self.bytes_from_client = 0
-        self.bytes_from_server = 0
-        self.mispredictions: Dict[PredictionClass, int] = {}
-        self.waited_for: Dict[int, int] = {}
-        """For each opcode, how many replies came from the server itself."""
-
-    def describe(self) -> Dict[str, int]:
-        """Return the counters by name; those of a kind have the kind in their names."""
-        plain = {
-            name: getattr(self, name)
-            for name in self.__slots__
-            if name not in ("mispredictions", "waited_for")
-        }
-        for kind, count in self.mispredictions.items():
-            plain["mispredicted_" + kind.value.replace(" ", "_")] = count
-        for opcode, count in self.waited_for.items():
-            plain["waited_{}".format(opcode)] = count
-        return plain
 
 
 class _Pending:
     """A request whose reply has not come from the server."""
 
-    __slots__ = ("answered", "opcode", "opinion", "sequence")
+    __slots__ = ("answered", "generation", "opcode", "opinion", "sequence")
 
-    def __init__(self, sequence: int, opcode: int, opinion: Opinion) -> None:
+    def __init__(self, sequence: int, opcode: int, opinion: Opinion, generation: int) -> None:
         self.sequence = sequence
         self.opcode = opcode
         self.opinion = opinion
+        self.generation = generation
         self.answered = False
+
+
+class _Expected:
+    """The rest of a long reply that was given already: ``answer`` from ``position`` on."""
+
+    __slots__ = ("answer", "left", "pending", "position", "same")
+
+    def __init__(self, pending: _Pending, answer: bytes, position: int, left: int) -> None:
+        self.pending = pending
+        self.answer = answer
+        self.position = position
+        self.left = left
+        self.same = True
 
 
 class Conversation:
@@ -150,7 +125,19 @@ class Conversation:
         self._last_seen = 0
         self._trip_end = 0
         self._early_sync = 0
-        self._dropping = 0
+        self._answers_size = 0
+        self._passing = 0  # bytes of a long message that the client still gets
+        self._expected: Optional[_Expected] = None
+
+    @property
+    def may_read(self) -> bool:
+        """Whether more may be read from the client now."""
+        return self._predictor is not None and len(self._pending) < PENDING_FULL
+
+    def close(self) -> None:
+        """The client is gone."""
+        if self._predictor is not None:
+            self._predictor.close()
 
     def take_for_server(self) -> List[Piece]:
         """Return what is to be sent to the server, in order."""
@@ -196,11 +183,15 @@ class Conversation:
         opinion = predictor.consider(request)
         if opinion.replies is Replies.NONE:
             return
-        if len(self._pending) >= MAX_AWAITED:
+        if len(self._pending) >= PENDING_LIMIT:
             raise ProtocolError("too many unanswered requests")
-        if self._unknown and opinion.answer is not None:
-            opinion = opinion._replace(answer=None)
-        pending = _Pending(request.sequence, opcode, opinion)
+        if opinion.answer is not None:
+            size = len(opinion.answer)
+            if self._unknown or self._answers_size + size > ANSWERS_LIMIT:
+                opinion = opinion._replace(answer=None)
+            else:
+                self._answers_size += size
+        pending = _Pending(request.sequence, opcode, opinion, self.facts.generation)
         self._pending.append(pending)
         self._unanswered.append(pending)
         if opinion.replies is Replies.UNKNOWN:
@@ -209,6 +200,8 @@ class Conversation:
     def _answer(self) -> None:
         """Give the client the answers that are known and next in turn."""
         while self._unanswered and self._unanswered[0].opinion.answer is not None:
+            if self._passing:
+                return
             pending = self._unanswered.popleft()
             answer = pending.opinion.answer
             assert answer is not None
@@ -262,10 +255,19 @@ class Conversation:
 
     def _take_rest(self, data: bytes) -> None:
         """Take what follows the beginning of a long message."""
-        if self._dropping:
-            self._dropping = max(0, self._dropping - len(data))
-        else:
+        expected = self._expected
+        if expected is None:
             self._for_client.append(data)
+            self._passing = max(0, self._passing - len(data))
+            return
+        end = expected.position + len(data)
+        expected.same = expected.same and data == expected.answer[expected.position : end]
+        expected.position = end
+        expected.left -= len(data)
+        if expected.left <= 0:
+            self._expected = None
+            if not expected.same:
+                self._mispredicted(expected.pending, "the server's reply differs")
 
     def _take_message(self, message: Message) -> None:
         if message.code == REPLY:
@@ -282,24 +284,37 @@ class Conversation:
         self._server.sequence = pending.sequence
         self._confirm(pending.sequence)
         if pending.opinion.replies is not Replies.MANY or not message.data[1]:
-            self._pending.popleft()
+            self._remove_first()
         self._learn(pending, message)
         if pending.answered:
             self._compare(pending, message)
-            self._dropping = message.size - len(message.data)
             return
         reply = message.data
         if pending.opinion.alters is not None:
             reply = pending.opinion.alters(reply)
         if self._pending and self._pending[0] is pending:
-            self._send(reply, pending.sequence)  # more replies follow to the same request
+            self._send_long(reply, message, pending.sequence)  # more follow to the same request
             return
         self._unanswered.popleft()
         self._note_reply(pending, reply)
         self.counters.replies += 1
         self._count_wait(pending)
-        self._send(reply, pending.sequence)
+        self._send_long(reply, message, pending.sequence)
         self._answer()
+
+    def _send_long(self, data: bytes, message: Message, sequence: int) -> None:
+        """Send the beginning of a message; nothing may come between it and the rest."""
+        self._send(data, sequence)
+        self._passing = message.size - len(message.data)
+
+    def _remove_first(self) -> _Pending:
+        """Await the reply to the first request no longer."""
+        gone = self._pending.popleft()
+        if gone.opinion.replies is Replies.UNKNOWN:
+            self._unknown -= 1
+        if gone.opinion.answer is not None:
+            self._answers_size -= len(gone.opinion.answer)
+        return gone
 
     def _count_wait(self, pending: _Pending) -> None:
         counted = self.counters.waited_for
@@ -325,9 +340,7 @@ class Conversation:
     def _drop_before(self, sequence: int) -> None:
         """Forget requests below ``sequence``: had they a reply, it would have come."""
         while self._pending and self._pending[0].sequence < sequence:
-            gone = self._pending.popleft()
-            if gone.opinion.replies is Replies.UNKNOWN:
-                self._unknown -= 1
+            gone = self._remove_first()
             if self._unanswered and self._unanswered[0] is gone:
                 self._unanswered.popleft()
                 self._answer()
@@ -338,19 +351,26 @@ class Conversation:
 
     def _learn(self, pending: _Pending, message: Message) -> None:
         """Keep the server's reply where it is a fact that was not known."""
-        opinion = pending.opinion
-        if opinion.replies is Replies.UNKNOWN:
-            self._unknown -= 1
-        if message.size != len(message.data):
+        opinion, reply = pending.opinion, message.data
+        if message.size != len(reply):
             return
         if pending.opcode == GET_INPUT_FOCUS:
-            self.facts.focus = message.data
+            self.facts.focus = reply
+        elif pending.opcode == GET_WINDOW_ATTRIBUTES and len(reply) == 44:
+            colormap = struct.unpack_from(self._order + "I", reply, 28)[0]
+            if colormap in self.facts.colormaps:
+                self.facts.installed[colormap] = reply[25]
         elif opinion.key is not None and opinion.fact is not None:
-            if opinion.answer is None:
-                self._learn_fact(opinion.key, opinion.fact, message.data)
-        elif opinion.font is not None and len(message.data) >= 60:
-            self.facts.fonts[opinion.font] = message.data
-            self.learned.append(Record(Told.FONT, 0, opinion.font, b""))
+            current = opinion.fact is FactClass.FOREVER
+            if opinion.answer is None and (current or pending.generation == self.facts.generation):
+                self._learn_fact(opinion.key, opinion.fact, reply)
+        elif opinion.font is not None and self.facts.learn_font(opinion.font, reply):
+            self._tell(Record(Told.FONT, 0, opinion.font, b""))
+
+    def _tell(self, record: Record) -> None:
+        """Note what the server had to be asked, for the next session to know beforehand."""
+        if len(self.learned) < LEARNED_LIMIT:
+            self.learned.append(record)
 
     def _learn_fact(self, key: bytes, fact: FactClass, reply: bytes) -> None:
         if key[0] == INTERN_ATOM:
@@ -358,21 +378,40 @@ class Conversation:
                 fact = FactClass.ABSENT
             else:
                 key = key[:1] + b"\0" + key[2:]
+        known = key in self.facts.replies
         self.facts.learn(key, fact, reply)
-        self.learned.append(Record(Told.REPLY, fact.value, key, b""))
+        if not known:
+            self._tell(Record(Told.REPLY, fact.value, key, b""))
 
     def _compare(self, pending: _Pending, message: Message) -> None:
         answer, real = pending.opinion.answer, message.data
         assert answer is not None
         if pending.opinion.alters is not None:
             real = pending.opinion.alters(real)
+        rest = message.size - len(message.data)
+        if rest:
+            self._expected = _Expected(pending, answer, len(real), rest)
+            answer = answer[: len(real)]
         if real[1] == answer[1] and real[4:] == answer[4:]:
             return
-        if pending.opcode == GET_INPUT_FOCUS:
-            # The focus moved between the answer and the question's arrival; XSync never looks.
+        if self._is_stale(pending, answer, real):
+            # It changed between the answer and the question's arrival.
             self.counters.stale += 1
-            return
-        self._mispredicted(pending, "the server's reply differs")
+        elif self._expected is not None:
+            self._expected.same = False
+        else:
+            self._mispredicted(pending, "the server's reply differs")
+
+    def _is_stale(self, pending: _Pending, answer: bytes, real: bytes) -> bool:
+        """Tell whether a difference lies only in what others decide, and nobody looks at."""
+        if pending.opcode == GET_INPUT_FOCUS:
+            return True
+        if pending.opcode != GET_WINDOW_ATTRIBUTES or not len(real) == len(answer) == 44:
+            return False
+        alike = bytearray(answer)
+        for first, last in ((2, 4), *OTHERS_PARTS):
+            alike[first:last] = real[first:last]
+        return alike == real
 
     def _mispredicted(self, pending: _Pending, how: str) -> None:
         kind = pending.opinion.kind
@@ -390,17 +429,17 @@ class Conversation:
             self.notes.append("misprediction of {}: {}".format(kind.value, why))
 
     def _take_error(self, message: Message) -> None:
-        sequence = message.sequence
         self.counters.errors += 1
+        pending = self._find_failed(message)
+        if pending is not None:
+            message.sequence = self._server.sequence = pending.sequence
+        sequence = message.sequence
         self._drop_before(sequence)
         self._confirm(sequence)
         if self._predictor is not None:
-            self._predictor.follower.distrust(message.data[10])
-        pending = self._pending[0] if self._pending else None
-        if pending is not None and pending.sequence == sequence:
-            self._pending.popleft()
-            if pending.opinion.replies is Replies.UNKNOWN:
-                self._unknown -= 1
+            self._predictor.fail(message.data)
+        if pending is not None:
+            self._remove_first()
             if pending.answered:
                 self._mispredicted(pending, "the server's answer is an error")
                 return
@@ -414,10 +453,25 @@ class Conversation:
         self._send_raised(message)
         self._answer()
 
+    def _find_failed(self, message: Message) -> Optional[_Pending]:
+        """Return the request that an error answers, where it is one that awaits a reply.
+
+        After 65,536 requests without a sign from the server the number alone doesn't tell.
+        """
+        number, opcode = message.sequence & 0xFFFF, message.data[10]
+        for pending in self._pending:
+            if pending.sequence & 0xFFFF == number and pending.opcode == opcode:
+                return pending
+            if pending.opinion.replies is not Replies.UNKNOWN:
+                break
+        return None
+
     def _take_event(self, message: Message) -> None:
         code = message.code & 0x7F
         if code != KEYMAP_NOTIFY:
             self._confirm(message.sequence - 1)
+        if self._predictor is not None:
+            self._predictor.take_event(code, message.data)
         if code in (FOCUS_IN, FOCUS_OUT):
             self.facts.focus = None
         elif code == MAPPING_NOTIFY or self._is_keyboard_change(code, message.data):
@@ -438,42 +492,10 @@ class Conversation:
         return base is not None and code in (base, base + 1)
 
     def _send_raised(self, message: Message) -> None:
-        if message.sequence < self._last_sent:
-            self._for_client.append(self._number(message.data, self._last_sent))
-        else:
-            self._send(message.data, message.sequence)
-
-
-class PlainConversation:
-    """One client that nothing is predicted for: the hidden extensions are all that is altered."""
-
-    def __init__(self, reader: ClientReader) -> None:
-        self.counters = Counters()
-        self.learned: List[Record] = []
-        self.notes: List[str] = []
-        self._filter = ExtensionFilter(reader)
-        self._for_server: List[Piece] = []
-        self._for_client: List[bytes] = []
-
-    def receive_from_client(self, data: bytes) -> None:
-        """Take bytes from the client. Raises ProtocolError."""
-        self.counters.bytes_from_client += len(data)
-        self._for_server.extend(Piece(each, False) for each in self._filter.pass_to_server(data))
-
-    def receive_from_server(self, data: bytes) -> None:
-        """Take bytes from the server. Raises ProtocolError."""
-        self.counters.bytes_from_server += len(data)
-        self._for_client.extend(self._filter.pass_to_client(data))
-
-    def take_for_server(self) -> List[Piece]:
-        """Return what is to be sent to the server, in order."""
-        pieces, self._for_server = self._for_server, []
-        return pieces
-
-    def take_for_client(self) -> bytes:
-        """Return what is to be sent to the client."""
-        pieces, self._for_client = self._for_client, []
-        return b"".join(pieces)
+        data, sequence = message.data, message.sequence
+        if sequence < self._last_sent:
+            data, sequence = self._number(data, self._last_sent), self._last_sent
+        self._send_long(data, message, sequence)
 
 
 def build_conversation_reader() -> ClientReader:

@@ -15,8 +15,9 @@ import struct
 from enum import Enum
 from typing import Dict, FrozenSet, List, NamedTuple, Optional, Set, Tuple
 
+from .roots import RootWindows
 from .xextensions import HIDDEN_EXTENSIONS
-from .xmessages import ByteOrder, ProtocolError, pad_length
+from .xmessages import ByteOrder, ProtocolError, build_reply, pad_length
 from .xrequests import INTERN_ATOM, ONLY_IF_EXISTS, FactClass
 
 TRUE_COLOR = 4
@@ -26,12 +27,15 @@ XY_PIXMAP = 1
 Z_PIXMAP = 2
 LAST_PREDEFINED_ATOM = 68
 QUERY_PICTURE_FORMATS = 1
+FONT_OPCODES = frozenset((49, 52))
 
 KNOWN_LIMIT = 4096
-"""Most facts that are kept; a client could ask for any number of them."""
+KNOWN_BYTES = 16 << 20
+"""Most facts that are kept, and bytes of them; a client could ask for any number of them."""
 
-PROPERTY_LIMIT = 65536
-"""Longest root property that is kept (bytes)."""
+ATOM_LIMIT = 65536
+FONT_LIMIT = 256
+"""Most fonts whose description is kept."""
 
 
 class PredictionClass(Enum):
@@ -94,14 +98,8 @@ class Screen(NamedTuple):
     colormap: int
     visual: int
     depth: int
-
-
-class Property(NamedTuple):
-    """The value of a window's property; ``kind`` is its type's atom, ``unit`` 8, 16 or 32 bits."""
-
-    kind: int
-    unit: int
-    data: bytes
+    depths: FrozenSet[int] = frozenset()
+    """Depths that a pixmap of this screen may have."""
 
 
 class ServerSetup(NamedTuple):
@@ -142,10 +140,11 @@ def _parse_server_setup(setup: bytes, order: str) -> ServerSetup:
     for _ in range(screen_count):
         root, colormap = struct.unpack_from(order + "II", setup, position)
         visual, _, _, depth, depth_count = struct.unpack_from(order + "IBBBB", setup, position + 32)
-        screens.append(Screen(root, colormap, visual, depth))
         position += 40
+        depths = {1}
         for _ in range(depth_count):
             own_depth, visual_count = struct.unpack_from(order + "BxH", setup, position)
+            depths.add(own_depth)
             position += 8
             for _ in range(visual_count):
                 identifier, kind, bits, red, green, blue = struct.unpack_from(
@@ -153,6 +152,7 @@ def _parse_server_setup(setup: bytes, order: str) -> ServerSetup:
                 )
                 visuals[identifier] = Visual(kind, own_depth, bits, red, green, blue)
                 position += 24
+        screens.append(Screen(root, colormap, visual, depth, frozenset(depths)))
     return ServerSetup(tuple(screens), setup[33] or 8, formats, visuals)
 
 
@@ -178,14 +178,17 @@ class ServerFacts:
         """RENDER's picture formats: by id, the depth."""
         self.fonts: Dict[bytes, bytes] = {}
         """QueryFont's reply by the name that OpenFont was given, for fonts that can be opened."""
-        self.root_attributes: Dict[int, bytes] = {}
-        """GetWindowAttributes' reply by root window, as long as nobody selects more events."""
-        self.properties: Dict[int, Dict[int, Optional[Property]]] = {}
-        """For each root window that is watched, its properties; None: one not known at present."""
+        self.roots = RootWindows(order.value)
+        self.installed: Dict[int, int] = dict.fromkeys(self.colormaps, 1)
+        """For each screen's own colormap, whether it is installed, as far as that is known."""
         self.focus: Optional[bytes] = None
         """The last answer to GetInputFocus."""
         self.managed: Optional[bool] = None
-        """Whether a window manager redirects what happens to top-level windows; None: unknown."""
+        """Whether a window manager redirects what happens to top-level windows, or did so; None:
+        unknown."""
+        self.generation = 0
+        """Counts how often facts became stale: an answer to an older question may be so too."""
+        self._kept_bytes = 0
         self.switched_off: Set[PredictionClass] = set()
         self._structs = {
             "H": struct.Struct(order.value + "H"),
@@ -205,19 +208,40 @@ class ServerFacts:
     # -- facts --
 
     def learn(self, key: bytes, kind: FactClass, reply: bytes) -> None:
-        """Keep the reply to a request in canonical form."""
-        if len(self.replies) >= KNOWN_LIMIT and key not in self.replies:
-            return
+        """Keep the reply to a request in canonical form, where there is room."""
         plain = reply[:2] + b"\0\0" + reply[4:]
-        self.replies[key] = (kind, plain)
         if key[0] == 98 and len(key) >= 8 and plain[8] == 1:
             name = key[8 : 8 + self._structs["H"].unpack_from(key, 4)[0]]
             self.extensions[plain[9]] = name
             self.event_bases[name] = plain[10]
-        elif key[0] == INTERN_ATOM and kind is not FactClass.ABSENT:
-            self.atoms.add(self._structs["I"].unpack_from(plain, 8)[0])
+        known = self.replies.get(key)
+        grown = len(plain) - (0 if known is None else len(known[1]))
+        if known is None and len(self.replies) >= KNOWN_LIMIT:
+            return
+        if self._kept_bytes + grown > KNOWN_BYTES:
+            return
+        self._kept_bytes += grown
+        self.replies[key] = (kind, plain)
+        if key[0] == INTERN_ATOM and kind is not FactClass.ABSENT:
+            self.add_atom(self._structs["I"].unpack_from(plain, 8)[0])
         elif self.extensions.get(key[0]) == b"RENDER" and key[1] == QUERY_PICTURE_FORMATS:
             self._learn_picture_formats(plain)
+
+    def learn_font(self, name: bytes, reply: bytes) -> bool:
+        """Keep QueryFont's reply for a font of this name; return whether there is room."""
+        if len(reply) < 60 or (len(self.fonts) >= FONT_LIMIT and name not in self.fonts):
+            return False
+        self.fonts[name] = reply[:2] + b"\0\0" + reply[4:]
+        return True
+
+    def forget_fonts(self) -> None:
+        """The font path changes."""
+        self.fonts.clear()
+        self._drop([key for key in self.replies if key[0] in FONT_OPCODES])
+
+    def _drop(self, keys: List[bytes]) -> None:
+        for key in keys:
+            self._kept_bytes -= len(self.replies.pop(key)[1])
 
     def _learn_picture_formats(self, reply: bytes) -> None:
         count = self._structs["I"].unpack_from(reply, 8)[0]
@@ -225,73 +249,37 @@ class ServerFacts:
             identifier = self._structs["I"].unpack_from(reply, position)[0]
             self.picture_formats[identifier] = reply[position + 5]
 
+    def add_atom(self, atom: int) -> None:
+        """Keep in mind that an atom exists."""
+        if len(self.atoms) < ATOM_LIMIT:
+            self.atoms.add(atom)
+
     def is_atom(self, atom: int) -> bool:
         """Tell whether an atom surely exists; those up to 68 always do."""
         return 0 < atom <= LAST_PREDEFINED_ATOM or atom in self.atoms
 
     def forget(self, kind: FactClass) -> None:
         """Forget all facts of a class: they are stale."""
-        for key in [key for key, (known, _) in self.replies.items() if known is kind]:
-            del self.replies[key]
+        self.generation += 1
+        self._drop([key for key, (known, _) in self.replies.items() if known is kind])
 
     def find_atom(self, key: bytes) -> Optional[Tuple[FactClass, bytes]]:
         """Return what is known of an InternAtom in canonical form.
 
         One that creates the atom ends what was known of its absence.
         """
+        if key[1] > ONLY_IF_EXISTS:
+            return None  # an error, the server's to make
         plain = key[:1] + b"\0" + key[2:]
         found = self.replies.get(plain)
         if found is not None:
             return found
         if key[1] == ONLY_IF_EXISTS:
             return self.replies.get(key)
-        self.replies.pop(bytes((key[0], ONLY_IF_EXISTS)) + key[2:], None)
+        absent = bytes((key[0], ONLY_IF_EXISTS)) + key[2:]
+        if absent in self.replies:
+            self._drop([absent])
         return None
-
-    # -- the root window --
-
-    def select_on_root(self, root: int, mask: int) -> None:
-        """A client selects events on a root window; other clients can see that."""
-        known = self.root_attributes.get(root)
-        if known is not None and mask & ~self._structs["I"].unpack_from(known, 32)[0]:
-            del self.root_attributes[root]
-
-    def answer_root_attributes(self, root: int, own_mask: int) -> Optional[bytes]:
-        """Return the reply to GetWindowAttributes of a root window; None where it's not known."""
-        known = self.root_attributes.get(root)
-        if known is None:
-            return None
-        return known[:36] + self._structs["I"].pack(own_mask) + known[40:]
-
-    def unsettle_property(self, root: int, atom: int) -> None:
-        """A client is changing a root property: nothing is known of it until the next news."""
-        if root in self.properties:
-            self.properties[root][atom] = None
-
-    def answer_property(self, request: bytes) -> Optional[bytes]:
-        """Return the reply to a GetProperty of a watched root window; None where it's not known."""
-        if len(request) != 24 or request[1]:  # a read that deletes
-            return None
-        window, atom, kind, offset, length = struct.unpack_from(
-            self.order.value + "IIIII", request, 4
-        )
-        watched = self.properties.get(window)
-        if watched is None:
-            return None
-        if atom not in watched:
-            return self._reply(0, struct.pack(self.order.value + "III12x", 0, 0, 0))
-        found = watched[atom]
-        if found is None:
-            return None
-        pack = self.order.value + "III12x"
-        if kind not in (0, found.kind):
-            return self._reply(found.unit, struct.pack(pack, found.kind, len(found.data), 0))
-        if offset * 4 > len(found.data):  # an error, the server's to make
-            return None
-        value = found.data[offset * 4 : (offset + length) * 4]
-        left = len(found.data) - offset * 4 - len(value)
-        count = len(value) * 8 // found.unit
-        return self._reply(found.unit, struct.pack(pack, found.kind, left, count), value)
 
     # -- colours --
 
@@ -308,7 +296,9 @@ class ServerFacts:
             index = value >> (16 - visual.bits_per_colour)
             pixel |= index * (mask & -mask)
             shown.append(index * 65535 // ((1 << visual.bits_per_colour) - 1))
-        return self._reply(0, struct.pack(self.order.value + "HHHxxI12x", *shown, pixel))
+        return build_reply(
+            self.order.value, 0, struct.pack(self.order.value + "HHHxxI12x", *shown, pixel)
+        )
 
     def answer_colours(self, request: bytes) -> Optional[bytes]:
         """Return the reply to a QueryColors; None where arithmetic doesn't tell."""
@@ -320,11 +310,18 @@ class ServerFacts:
         count = (len(request) - 8) // 4
         largest = (1 << visual.bits_per_colour) - 1
         colours = []
+        every = visual.red_mask | visual.green_mask | visual.blue_mask
         for pixel in struct.unpack_from("{}{}I".format(self.order.value, count), request, 8):
+            if pixel & ~every:  # an error, the server's to make
+                return None
             shown = [(pixel & mask) // (mask & -mask) * 65535 // largest for mask in visual[3:]]
             colours.append(struct.pack(self.order.value + "HHHxx", *shown))
         head = struct.pack(self.order.value + "H22x", count)
-        return self._reply(0, head, b"".join(colours))
+        return build_reply(self.order.value, 0, head, b"".join(colours))
+
+    def is_true_colour(self, colormap: int) -> bool:
+        """Tell whether this is a screen's own colormap, and its colours are mere arithmetic."""
+        return self._true_colour(colormap) is not None
 
     def _true_colour(self, colormap: int) -> Optional[Visual]:
         """Return the visual of a screen's own colormap, where its colours are mere arithmetic."""
@@ -336,137 +333,3 @@ class ServerFacts:
             if not mask or mask // (mask & -mask) != (1 << visual.bits_per_colour) - 1:
                 return None
         return visual
-
-    def _reply(self, detail: int, rest: bytes, value: bytes = b"") -> bytes:
-        """Return a reply: ``rest`` are the 24 bytes behind the length, ``value`` what follows."""
-        units = (len(value) + 3) // 4
-        head = struct.pack(self.order.value + "BBHI", 1, detail, 0, units)
-        return head + rest + value + bytes(units * 4 - len(value))
-
-
-# --- facts on their way -------------------------------------------------------------------------
-
-
-class Told(Enum):
-    """What one record of facts is about."""
-
-    REPLY = 0
-    FONT = 1
-    ROOT_ATTRIBUTES = 2
-    PROPERTY = 3
-    ABSENT_PROPERTY = 4
-    UNKNOWN_PROPERTY = 5
-    FOCUS = 6
-    MANAGED = 7
-    SETUP = 8
-
-
-class Record(NamedTuple):
-    """One fact: ``key`` says what of, ``value`` what."""
-
-    about: Told
-    detail: int
-    key: bytes
-    value: bytes
-
-
-_RECORD = struct.Struct(">BBHI")
-RECORD_LIMIT = 1 << 20
-"""Longest value of one record (bytes)."""
-
-
-def build_records(records: List[Record]) -> bytes:
-    """Return records in the form in which they travel."""
-    return b"".join(
-        _RECORD.pack(record.about.value, record.detail, len(record.key), len(record.value))
-        + record.key
-        + record.value
-        for record in records
-    )
-
-
-def parse_records(data: bytes) -> List[Record]:
-    """Return the records in a payload. Raises ProtocolError where it is malformed."""
-    records, position = [], 0
-    while position < len(data):
-        if position + _RECORD.size > len(data):
-            raise ProtocolError("facts are cut short")
-        about, detail, key_size, value_size = _RECORD.unpack_from(data, position)
-        position += _RECORD.size
-        end = position + key_size + value_size
-        if value_size > RECORD_LIMIT or end > len(data):
-            raise ProtocolError("facts are cut short")
-        try:
-            told = Told(about)
-        except ValueError:
-            raise ProtocolError("facts of an unknown kind") from None
-        key = bytes(data[position : position + key_size])
-        records.append(Record(told, detail, key, bytes(data[position + key_size : end])))
-        position = end
-    return records
-
-
-def apply_record(facts: ServerFacts, record: Record) -> None:
-    """Take over one fact. Raises ProtocolError where it is malformed."""
-    try:
-        _TAKERS[record.about](facts, record)
-    except (struct.error, IndexError, ValueError):
-        raise ProtocolError("facts are malformed") from None
-
-
-def _take_reply(facts: ServerFacts, record: Record) -> None:
-    if len(record.value) < 32 or len(record.key) < 4:
-        raise ValueError
-    facts.learn(record.key, FactClass(record.detail), record.value)
-
-
-def _take_font(facts: ServerFacts, record: Record) -> None:
-    if len(record.value) < 60 or len(facts.fonts) >= KNOWN_LIMIT:
-        raise ValueError
-    facts.fonts[record.key] = record.value
-
-
-def _take_root_attributes(facts: ServerFacts, record: Record) -> None:
-    if len(record.value) != 44:
-        raise ValueError
-    facts.root_attributes[struct.unpack(">I", record.key)[0]] = record.value
-
-
-def _take_property(facts: ServerFacts, record: Record) -> None:
-    root, atom, kind = struct.unpack(">III", record.key)
-    watched = facts.properties.setdefault(root, {})
-    if record.about is Told.ABSENT_PROPERTY:
-        watched.pop(atom, None)
-    elif record.about is Told.UNKNOWN_PROPERTY or len(record.value) > PROPERTY_LIMIT:
-        watched[atom] = None
-    elif record.detail in (8, 16, 32) and len(record.value) % (record.detail // 8) == 0:
-        watched[atom] = Property(kind, record.detail, record.value)
-    else:
-        raise ValueError
-
-
-def _take_focus(facts: ServerFacts, record: Record) -> None:
-    if len(record.value) != 32:
-        raise ValueError
-    facts.focus = record.value
-
-
-def _take_setup(facts: ServerFacts, record: Record) -> None:
-    """The facts were made of it."""
-
-
-def _take_managed(facts: ServerFacts, record: Record) -> None:
-    facts.managed = bool(record.detail)
-
-
-_TAKERS = {
-    Told.REPLY: _take_reply,
-    Told.FONT: _take_font,
-    Told.ROOT_ATTRIBUTES: _take_root_attributes,
-    Told.PROPERTY: _take_property,
-    Told.ABSENT_PROPERTY: _take_property,
-    Told.UNKNOWN_PROPERTY: _take_property,
-    Told.FOCUS: _take_focus,
-    Told.MANAGED: _take_managed,
-    Told.SETUP: _take_setup,
-}

@@ -85,7 +85,7 @@ class FallibleRequests:
         opcode = request.opcode
         if opcode in HARMLESS:
             return False
-        first, second, third = self._ints.unpack_from(request.data + bytes(12), 4)
+        first, second, third = self._ints.unpack_from(request.data[:16] + bytes(12), 4)
         if opcode >= FIRST_EXTENSION_OPCODE:
             return self._extension_may_fail(request, first, second)
         if opcode in OF_WINDOW:

@@ -16,9 +16,8 @@ from .facts import ServerFacts
 from .follow_drawing import DrawingFollower
 from .follow_render import RenderFollower
 from .follow_windows import WindowFollower
-from .judgement import SAFE, Handler
+from .judgement import Handler
 from .resources import Resources
-from .xmessages import Request
 from .xrequests import FIRST_EXTENSION_OPCODE
 
 GRAB_SERVER = 36
@@ -28,8 +27,8 @@ UNGRAB_SERVER = 37
 class Follower:
     """Judges the void requests of one client, and keeps its ``resources``.
 
-    ``core`` are its judgements by opcode, ``render`` those of RENDER by minor opcode; what is in
-    neither is nobody's to judge.
+    ``core`` are its judgements by opcode, ``render`` has those of RENDER; what is in neither is
+    nobody's to judge.
     """
 
     def __init__(self, facts: ServerFacts, resources: Resources) -> None:
@@ -37,15 +36,14 @@ class Follower:
         self.windows = WindowFollower(facts, resources)
         drawing = DrawingFollower(facts, resources)
         self.core: Dict[int, Handler] = {
-            GRAB_SERVER: _judge_safe,
-            UNGRAB_SERVER: _judge_safe,
             **self.windows.handlers,
             **drawing.handlers,
         }
-        self.render = RenderFollower(facts, resources).handlers
+        self.render = RenderFollower(facts, resources)
 
     def distrust(self, opcode: int) -> None:
         """Forget what may be wrong, since a request with this opcode failed."""
+        self.resources.epoch += 1
         if opcode in (1, 2, 4, 5, 7, 8, 9, 10, 11, 12):
             self.resources.windows.clear()
         elif opcode in (53, 54):
@@ -57,7 +55,3 @@ class Follower:
         elif opcode >= FIRST_EXTENSION_OPCODE:
             self.resources.pictures.clear()
             self.resources.glyph_sets.clear()
-
-
-def _judge_safe(request: Request) -> bool:
-    return SAFE

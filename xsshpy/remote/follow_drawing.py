@@ -40,6 +40,9 @@ PLAIN_GC_VALUES = frozenset(
 )
 """Components of a graphics context that take any value."""
 
+REFERENCES = frozenset(("tile", "stipple", "font", "clip_mask"))
+"""Components that name another resource."""
+
 SMALL_GC_VALUES = {
     "function": 16,
     "line_style": 3,
@@ -54,6 +57,15 @@ SMALL_GC_VALUES = {
 """Components that take values below a limit."""
 
 
+CREATE_GLYPH_CURSOR = 94
+CURSOR_FONT = b"cursor"
+CURSOR_GLYPHS = 154
+"""How many glyphs the cursor font has (appendix B)."""
+
+AREA_LIMIT = 1 << 24
+"""Pixels of the largest pixmap that a server surely has the memory for."""
+
+
 class DrawingFollower:
     """Judges requests that draw, or make what is drawn with: ``handlers`` by opcode."""
 
@@ -62,6 +74,9 @@ class DrawingFollower:
         self._resources = resources
         self._order = facts.order.value
         self._ints = struct.Struct(self._order + "II")
+        self._three = struct.Struct(self._order + "III")
+        self._box = struct.Struct(self._order + "hhHH")
+        self._image = struct.Struct(self._order + "HHhhBB")
         self.handlers: Dict[int, Handler] = {
             45: self._open_font,
             46: self._close_font,
@@ -87,6 +102,8 @@ class DrawingFollower:
             75: self._draw_text,
             76: self._draw_text,
             77: self._draw_text,
+            78: self._claim,
+            80: self._claim,
             93: self._create_cursor,
             94: self._create_cursor,
             95: self._free_cursor,
@@ -101,34 +118,37 @@ class DrawingFollower:
         identifier = self._ints.unpack_from(data, 4)[0]
         length = struct.unpack_from(self._order + "H", data, 8)[0]
         name = data[12 : 12 + length]
-        if not self._resources.is_free(identifier) or len(data) != 12 + length + pad_length(length):
+        if not self._resources.claim(identifier) or len(data) != 12 + length + pad_length(length):
             return RISKY
         self._resources.fonts[identifier] = name
         return name in self._facts.fonts
 
     def _close_font(self, request: Request) -> bool:
-        return take_away(self._resources.fonts, self._order, request)
+        return take_away(self._resources, self._resources.fonts, self._order, request)
 
     def _create_cursor(self, request: Request) -> bool:
-        if len(request.data) != 32:
+        """Follow the making of a cursor; safe where it is one of the cursor font."""
+        if request.size != 32:
             return RISKY
-        identifier, source = self._ints.unpack_from(request.data, 4)
-        if not self._resources.is_free(identifier):
+        identifier, source, mask_font = self._three.unpack_from(request.data, 4)
+        if not self._resources.claim(identifier) or request.opcode != CREATE_GLYPH_CURSOR:
             return RISKY
-        if request.opcode == 94:
-            mask_font = struct.unpack_from(self._order + "I", request.data, 12)[0]
-            glyphs = struct.unpack_from(self._order + "HH", request.data, 16)
-            known = source in self._resources.fonts and mask_font in self._resources.fonts
-            known = known and self._resources.fonts[source] == b"cursor" and max(glyphs) < 154
-            known = known and b"cursor" in self._facts.fonts
-        else:
-            known = False
-        if known:
+        glyphs = struct.unpack_from(self._order + "HH", request.data, 16)
+        fonts = self._resources.fonts
+        known = fonts.get(source) == fonts.get(mask_font) == CURSOR_FONT
+        if known and max(glyphs) < CURSOR_GLYPHS and CURSOR_FONT in self._facts.fonts:
             self._resources.cursors[identifier] = True
-        return known
+            return SAFE
+        return RISKY
+
+    def _claim(self, request: Request) -> bool:
+        """Take note of an id that is given to something which nobody follows."""
+        if len(request.data) >= 8:
+            self._resources.claim(self._ints.unpack_from(request.data + bytes(4), 4)[0])
+        return RISKY
 
     def _free_cursor(self, request: Request) -> bool:
-        return take_away(self._resources.cursors, self._order, request)
+        return take_away(self._resources, self._resources.cursors, self._order, request)
 
     # -- pixmaps, graphics contexts --
 
@@ -142,58 +162,70 @@ class DrawingFollower:
 
     def _create_pixmap(self, request: Request) -> bool:
         data = request.data
-        if len(data) != 16:
+        if request.size != 16:
             return RISKY
         identifier, drawable_id = self._ints.unpack_from(data, 4)
         width, height = struct.unpack_from(self._order + "HH", data, 12)
         drawable = self._drawable(drawable_id)
-        right = width and height and max(width, height) <= 32767 and data[1] in self._facts.formats
-        if drawable is None or not right or not self._resources.is_free(identifier):
+        if not self._resources.claim(identifier) or drawable is None:
             return RISKY
-        self._resources.pixmaps[identifier] = Pixmap(
-            identifier, drawable.root, data[1], width, height
-        )
+        right = width and height and max(width, height) <= 32767 and width * height <= AREA_LIMIT
+        if not right or data[1] not in self._facts.screens[drawable.root].depths:
+            return RISKY
+        pixmap = Pixmap(identifier, drawable.root, data[1], width, height)
+        pixmap.since = drawable.since
+        self._resources.pixmaps[identifier] = pixmap
         return SAFE
 
     def _free_pixmap(self, request: Request) -> bool:
-        return take_away(self._resources.pixmaps, self._order, request)
+        return take_away(self._resources, self._resources.pixmaps, self._order, request)
 
     def _create_gc(self, request: Request) -> bool:
         data = request.data
         if len(data) != request.size or request.size < 16:
             return RISKY
-        identifier, drawable_id = self._ints.unpack_from(data, 4)
+        identifier, drawable_id, mask = self._three.unpack_from(data, 4)
         drawable = self._drawable(drawable_id)
-        values = read_values(
-            self._order, data, 16, struct.unpack_from(self._order + "I", data, 12)[0], GC_VALUES
-        )
-        if drawable is None or values is None or not self._resources.is_free(identifier):
+        values = read_values(self._order, data, 16, mask, GC_VALUES)
+        if not self._resources.claim(identifier) or drawable is None or values is None:
             return RISKY
         if isinstance(drawable, Window) and drawable.kind == INPUT_ONLY:
             return RISKY
-        context = GraphicsContext(drawable.depth)
-        context.values = values
-        if not self._are_safe_components(values, context.depth):
+        context = GraphicsContext(drawable.root, drawable.depth)
+        context.since = drawable.since
+        if not self._has_right_numbers(values):
             return RISKY
         self._resources.contexts[identifier] = context
-        return SAFE
+        return self._set_components(context, values, request)
 
-    def _are_safe_components(self, values: Dict[str, int], depth: int) -> bool:
+    def _set_components(
+        self, context: GraphicsContext, values: Dict[str, int], request: Request
+    ) -> bool:
+        """Take over components; safe where what they refer to is surely there and suits."""
+        context.values.update(values)
+        if "clip_mask" in values:
+            context.clipped = False
+        if all(self._suits(context, name, values[name]) for name in values.keys() & REFERENCES):
+            return SAFE
+        context.since = request.sequence
+        return RISKY
+
+    def _has_right_numbers(self, values: Dict[str, int]) -> bool:
         for name, value in values.items():
-            if name in PLAIN_GC_VALUES:
+            if name in PLAIN_GC_VALUES or name in REFERENCES:
                 continue
-            if name in SMALL_GC_VALUES and value < SMALL_GC_VALUES[name]:
-                continue
-            if name == "font" and self._resources.fonts.get(value, b"") in self._facts.fonts:
-                continue
-            if name == "clip_mask" and value == 0:
-                continue
-            if name in ("tile", "stipple", "clip_mask"):
-                pixmap = self._resources.pixmaps.get(value)
-                if pixmap is not None and pixmap.depth == (depth if name == "tile" else 1):
-                    continue
-            return False
+            if name not in SMALL_GC_VALUES or value >= SMALL_GC_VALUES[name]:
+                return False
         return True
+
+    def _suits(self, context: GraphicsContext, name: str, value: int) -> bool:
+        if name == "font":
+            return self._resources.fonts.get(value, b"") in self._facts.fonts
+        if name == "clip_mask" and value == 0:
+            return True
+        pixmap = self._resources.pixmaps.get(value)
+        depth = context.depth if name == "tile" else 1
+        return pixmap is not None and pixmap.depth == depth and pixmap.root == context.root
 
     def _change_gc(self, request: Request) -> bool:
         data = request.data
@@ -201,26 +233,29 @@ class DrawingFollower:
             return RISKY
         identifier, mask = self._ints.unpack_from(data, 4)
         context = self._resources.contexts.get(identifier)
-        values = read_values(self._order, data, 12, mask, GC_VALUES)
         if context is None:
             return RISKY
-        if values is None or not self._are_safe_components(values, context.depth):
+        values = read_values(self._order, data, 12, mask, GC_VALUES)
+        if values is None or not self._has_right_numbers(values):
             del self._resources.contexts[identifier]
             return RISKY
-        context.values.update(values)
-        if "clip_mask" in values:
-            context.clipped = False
-        return SAFE
+        return self._set_components(context, values, request)
 
     def _copy_gc(self, request: Request) -> bool:
-        if len(request.data) != 16:
+        if request.size != 16:
             return RISKY
-        source_id, target_id, mask = struct.unpack_from(self._order + "III", request.data, 4)
+        source_id, target_id, mask = self._three.unpack_from(request.data, 4)
         source = self._resources.contexts.get(source_id)
         target = self._resources.contexts.get(target_id)
-        if source is None or target is None or source.depth != target.depth or mask >> 23:
+        alike = source is not None and target is not None and source.depth == target.depth
+        if source is None or target is None or not alike or mask >> 23:
             self._resources.contexts.pop(target_id, None)
             return RISKY
+        if source.root != target.root:
+            self._resources.contexts.pop(target_id, None)
+            return RISKY
+        if source is target:
+            return SAFE
         for bit, name in enumerate(GC_VALUES):
             if mask >> bit & 1:
                 target.values.pop(name, None)
@@ -228,6 +263,7 @@ class DrawingFollower:
                     target.values[name] = source.values[name]
         if mask >> GC_VALUES.index("clip_mask") & 1:
             target.clipped = source.clipped
+        target.since = max(target.since, source.since)
         return SAFE
 
     def _set_clip_rectangles(self, request: Request) -> bool:
@@ -243,7 +279,7 @@ class DrawingFollower:
         return bool(not odd and (count <= 1 or data[1] == 0) and data[1] <= 3)
 
     def _free_gc(self, request: Request) -> bool:
-        return take_away(self._resources.contexts, self._order, request)
+        return take_away(self._resources, self._resources.contexts, self._order, request)
 
     # -- drawing --
 
@@ -254,13 +290,11 @@ class DrawingFollower:
             return None
         drawable_id, context_id = self._ints.unpack_from(data, drawable_at)
         drawable = self._resources.drawable(drawable_id)
-        context = self._resources.contexts.get(context_id)
         if drawable is None:
             return None
         touch(drawable)
-        if context is None or context.depth != drawable.depth:
-            return None
-        if isinstance(drawable, Window) and drawable.kind == INPUT_ONLY:
+        context = self._resources.contexts.get(context_id)
+        if context is None or context.depth != drawable.depth or context.root != drawable.root:
             return None
         return drawable
 
@@ -270,7 +304,7 @@ class DrawingFollower:
         right = request.size >= start and (request.size - start) % unit == 0
         if request.opcode in (64, 65):
             right = right and request.data[1] <= 1
-        if request.opcode == 69:
+        elif request.opcode == 69:
             right = right and len(request.data) >= 16
             right = right and request.data[12] <= 2 and request.data[13] <= 1
         return self._target(request) is not None and right
@@ -291,11 +325,12 @@ class DrawingFollower:
             return RISKY
         if isinstance(drawable, Pixmap) and request.size == 20 == len(data):
             context = self._resources.contexts[self._ints.unpack_from(data, 4)[1]]
-            x, y, width, height = struct.unpack_from(self._order + "hhHH", data, 12)
+            x, y, width, height = self._box.unpack_from(data, 12)
             covers = x <= 0 and y <= 0 and x + width >= drawable.width
             if covers and y + height >= drawable.height and context.paints_plain:
                 drawable.colour = context.values.get("foreground", 0)
                 drawable.epoch = self._resources.epoch
+                drawable.since = max(drawable.since, context.since)
         return SAFE
 
     def _copy_area(self, request: Request) -> bool:
@@ -306,8 +341,7 @@ class DrawingFollower:
         return RISKY
 
     def _copy(self, request: Request, size: int) -> bool:
-        if len(request.data) != size:
-            self._resources.epoch += 1
+        if request.size != size:
             return RISKY
         source = self._resources.drawable(self._ints.unpack_from(request.data, 4)[0])
         target = self._target(request, 8)
@@ -324,9 +358,7 @@ class DrawingFollower:
         target = self._target(request, start)
         if target is None:
             return RISKY
-        width, height, _, _, left_pad, depth = struct.unpack_from(
-            self._order + "HHhhBB", data, start + 8
-        )
+        width, height, _, _, left_pad, depth = self._image.unpack_from(data, start + 8)
         size = self._facts.image_size(data[1], depth, width, height)
         if size is None or left_pad or depth != target.depth:
             return RISKY

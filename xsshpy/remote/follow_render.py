@@ -13,15 +13,22 @@ from typing import Dict, Optional
 
 from .facts import ServerFacts
 from .judgement import RISKY, SAFE, Handler, take_away
-from .resources import Picture, Pixmap, Resources, touch
+from .resources import Drawable, Picture, Pixmap, Resources, touch
 from .xmessages import Request
 
 SMALL_PICTURE_VALUES = {0: 4, 7: 2, 8: 2, 9: 2, 10: 2, 12: 2}
 """Components of a picture, by the bit of the value mask, that take values below a limit: repeat,
 graphics exposures, subwindow mode, poly edge, poly mode, component alpha."""
 
+GLYPH_DEPTHS = frozenset((1, 8, 32))
 LAST_PLAIN_OPERATOR = 13
 OTHER_GLYPHS = 255
+
+MAKES = (18, 31, 34, 35, 36)
+"""Requests that give an id to what is not followed: other glyph sets, cursors and gradients."""
+
+HARMLESS = frozenset((0, 1, 2, 3, 22, 28, 29, 30))
+"""Requests that are not judged and draw on nothing."""
 
 
 class RenderFollower:
@@ -50,7 +57,19 @@ class RenderFollower:
             26: self._fill_rectangles,
             27: self._create_cursor,
             33: self._create_solid_fill,
+            **dict.fromkeys(MAKES, self._claim),
         }
+
+    def pass_unjudged(self, minor: int) -> None:
+        """Take note of a request that nobody judges: it may draw on anything."""
+        if minor not in HARMLESS:
+            self._resources.epoch += 1
+
+    def _claim(self, request: Request) -> bool:
+        if len(request.data) >= 8:
+            identifier = struct.unpack_from(self._order + "I", request.data, 4)[0]
+            self._resources.claim(identifier)
+        return RISKY
 
     # -- pictures --
 
@@ -60,13 +79,13 @@ class RenderFollower:
             return RISKY
         identifier, drawable_id, format_id, mask = struct.unpack_from(self._order + "IIII", data, 4)
         drawable = self._resources.drawable(drawable_id)
-        if drawable is None or not self._resources.is_free(identifier):
+        if not self._resources.claim(identifier) or drawable is None:
             return RISKY
         if self._facts.picture_formats.get(format_id) != drawable.depth:
             return RISKY
         if not self._are_small(data, 20, mask):
             return RISKY
-        self._resources.pictures[identifier] = Picture(drawable_id, drawable.depth)
+        self._resources.pictures[identifier] = Picture(drawable)
         return SAFE
 
     def _are_small(self, data: bytes, start: int, mask: int) -> bool:
@@ -92,18 +111,19 @@ class RenderFollower:
 
     def _set_clip_rectangles(self, request: Request) -> bool:
         picture = self._picture_at(request, 4)
-        return picture is not None and request.size >= 12 and (request.size - 12) % 8 == 0
+        right = request.size >= 12 and (request.size - 12) % 8 == 0
+        return right and picture is not None and picture.drawable is not None
 
     def _free_picture(self, request: Request) -> bool:
-        return take_away(self._resources.pictures, self._order, request)
+        return take_away(self._resources, self._resources.pictures, self._order, request)
 
     def _create_solid_fill(self, request: Request) -> bool:
         if len(request.data) != 16:
             return RISKY
         identifier = struct.unpack_from(self._order + "I", request.data, 4)[0]
-        if not self._resources.is_free(identifier):
+        if not self._resources.claim(identifier):
             return RISKY
-        self._resources.pictures[identifier] = Picture(0, 32)
+        self._resources.pictures[identifier] = Picture(None)
         return SAFE
 
     def _picture_at(self, request: Request, position: int) -> Optional[Picture]:
@@ -114,36 +134,46 @@ class RenderFollower:
 
     # -- drawing --
 
-    def _draws_on(self, request: Request, position: int) -> bool:
-        """Take note of drawing on a picture; return whether it is one that can be drawn on."""
+    def _draws_on(self, request: Request, position: int) -> Optional[Drawable]:
+        """Take note of drawing on a picture; return what it lies on if it can be drawn on."""
         picture = self._picture_at(request, position)
-        drawable = self._resources.drawable(picture.drawable) if picture is not None else None
+        drawable = picture.drawable if picture is not None else None
         if drawable is None:
             self._resources.epoch += 1
-            return False
+            return None
         touch(drawable)
-        return True
+        # A picture outlives its pixmap, but not its window.
+        if self._resources.drawable(drawable.identifier) is not drawable:
+            return None
+        return drawable
 
-    def _is_source(self, request: Request, position: int) -> bool:
-        return self._picture_at(request, position) is not None
+    def _is_source(self, request: Request, position: int, target: Drawable) -> bool:
+        picture = self._picture_at(request, position)
+        if picture is None:
+            return False
+        drawable = picture.drawable
+        if drawable is None:
+            return True
+        there = self._resources.drawable(drawable.identifier) is drawable
+        return there and drawable.root == target.root
 
     def _composite(self, request: Request) -> bool:
-        drawn = self._draws_on(request, 16)
-        if len(request.data) != 36 or request.data[4] > LAST_PLAIN_OPERATOR:
+        target = self._draws_on(request, 16)
+        data = request.data
+        if target is None or request.size != 36 or data[4] > LAST_PLAIN_OPERATOR:
             return RISKY
-        masked = any(request.data[12:16])
-        return (
-            drawn and self._is_source(request, 8) and (not masked or self._is_source(request, 12))
-        )
+        masked = any(data[12:16])
+        source = self._is_source(request, 8, target)
+        return source and (not masked or self._is_source(request, 12, target))
 
     def _draw_shapes(self, request: Request) -> bool:
         self._draws_on(request, 12)
         return RISKY
 
     def _fill_rectangles(self, request: Request) -> bool:
-        drawn = self._draws_on(request, 8)
+        target = self._draws_on(request, 8)
         right = request.size >= 20 and (request.size - 20) % 8 == 0
-        return drawn and right and request.data[4] <= LAST_PLAIN_OPERATOR
+        return target is not None and right and request.data[4] <= LAST_PLAIN_OPERATOR
 
     # -- glyphs --
 
@@ -152,13 +182,13 @@ class RenderFollower:
             return RISKY
         identifier, format_id = struct.unpack_from(self._order + "II", request.data, 4)
         depth = self._facts.picture_formats.get(format_id)
-        if depth is None or not self._resources.is_free(identifier):
+        if not self._resources.claim(identifier) or depth not in GLYPH_DEPTHS:
             return RISKY
         self._resources.glyph_sets[identifier] = depth
         return SAFE
 
     def _free_glyph_set(self, request: Request) -> bool:
-        return take_away(self._resources.glyph_sets, self._order, request)
+        return take_away(self._resources, self._resources.glyph_sets, self._order, request)
 
     def _add_glyphs(self, request: Request) -> bool:
         data = request.data
@@ -167,7 +197,7 @@ class RenderFollower:
         identifier, count = struct.unpack_from(self._order + "II", data, 4)
         depth = self._resources.glyph_sets.get(identifier)
         images = 12 + 16 * count
-        if depth not in (1, 8, 32) or images > len(data):
+        if depth not in GLYPH_DEPTHS or images > len(data):
             return RISKY
         size = 0
         for position in range(12 + 4 * count, images, 12):
@@ -176,12 +206,12 @@ class RenderFollower:
         return bool(images + size == len(data))
 
     def _composite_glyphs(self, request: Request) -> bool:
-        drawn = self._draws_on(request, 12)
+        target = self._draws_on(request, 12)
         data = request.data
-        if not drawn or len(data) != request.size or len(data) < 28:
+        if target is None or len(data) != request.size or len(data) < 28:
             return RISKY
         format_id, glyphs = struct.unpack_from(self._order + "II", data, 16)
-        known = glyphs in self._resources.glyph_sets and self._is_source(request, 8)
+        known = glyphs in self._resources.glyph_sets and self._is_source(request, 8, target)
         if not known or data[4] > LAST_PLAIN_OPERATOR:
             return RISKY
         if format_id and format_id not in self._facts.picture_formats:
@@ -197,10 +227,11 @@ class RenderFollower:
             return RISKY
         identifier, _, x, y = struct.unpack_from(self._order + "IIHH", request.data, 4)
         picture = self._picture_at(request, 8)
-        pixmap = self._resources.drawable(picture.drawable) if picture is not None else None
-        if not isinstance(pixmap, Pixmap) or pixmap.depth != 32:
+        pixmap = picture.drawable if picture is not None else None
+        claimed = self._resources.claim(identifier)
+        if not claimed or not isinstance(pixmap, Pixmap) or pixmap.depth != 32:
             return RISKY
-        if x >= pixmap.width or y >= pixmap.height or not self._resources.is_free(identifier):
+        if x >= pixmap.width or y >= pixmap.height:
             return RISKY
         self._resources.cursors[identifier] = True
         return SAFE

@@ -1,7 +1,7 @@
 """Follows what one X client does to windows, and judges whether it is safe (see ``follow``).
 
 Where a window manager or another client may have a hand in it, a window is unsettled: nothing is
-said of it, and nothing done to it is safe.
+said of it. What a request does that may fail holds from when the server is past it.
 
 Rules kept here: sans-IO; Python 3.6 and later, standard library only.
 
@@ -9,13 +9,17 @@ Follows the X Window System Protocol, version 11, §9 (CreateWindow to ChangePro
 """
 
 import struct
-from typing import Dict, Optional
+from typing import Dict, Optional, Tuple
 
 from .facts import ServerFacts
 from .judgement import RISKY, SAFE, Handler, read_values
 from .resources import (
+    BUTTON_MASK,
+    COLORMAP_MASK,
     CROSSING_MASKS,
+    DEPTH_LIMIT,
     EXPOSURE_MASK,
+    FAMILY_LIMIT,
     INPUT_ONLY,
     INPUT_OUTPUT,
     PROPERTY_MASK,
@@ -31,6 +35,7 @@ from .resources import (
 from .xmessages import Request, pad_length
 
 NORTH_WEST = 1
+UNMAP = 0
 PLAIN_WINDOW_VALUES = frozenset(
     ("background_pixel", "border_pixel", "backing_planes", "backing_pixel")
 )
@@ -43,7 +48,12 @@ SMALL_WINDOW_VALUES = {
     "do_not_propagate": 0x2000,
 }
 EXCLUSIVE_MASKS = RESIZE_REDIRECT_MASK | SUBSTRUCTURE_REDIRECT_MASK
+"""Events that one client alone can select on a window, and that change what requests do. So it is
+with button presses, where another client knows the window."""
+
 ALL_EVENTS = 0x01FFFFFF
+NOTICED = EXPOSURE_MASK | VISIBILITY_MASK | CROSSING_MASKS
+PLACES = ("x", "y", "width", "height", "border", "sibling", "stack_mode")
 
 
 class WindowFollower:
@@ -52,10 +62,12 @@ class WindowFollower:
     def __init__(self, facts: ServerFacts, resources: Resources) -> None:
         self._facts = facts
         self._resources = resources
+        self._managed = facts.managed
         self.root_masks: Dict[int, int] = {}
         """The events that this client selected on root windows."""
         self._order = facts.order.value
         self._ints = struct.Struct(self._order + "II")
+        self._place = struct.Struct(self._order + "hhHHHHII")
         self.handlers: Dict[int, Handler] = {
             1: self._create_window,
             2: self._change_window_attributes,
@@ -67,56 +79,98 @@ class WindowFollower:
             10: self._unmap_window,
             11: self._unmap_subwindows,
             12: self._configure_window,
-            18: self._change_property,
             61: self._clear_area,
         }
+
+    def look_for_manager(self) -> None:
+        """Take note of a window manager that came: it takes over what is mapped."""
+        if self._facts.managed is self._managed:
+            return
+        self._managed = self._facts.managed
+        if self._managed is not False:
+            for window in self._resources.windows.values():
+                if window.parent is None and window.mapped is not False:
+                    window.unsettle()
+
+    def take_event(self, code: int, window_id: int, parent_id: int) -> None:
+        """Take note of what happened to a window: 17 DestroyNotify, 21 ReparentNotify."""
+        window = self._resources.windows.get(window_id)
+        if window is None:
+            return
+        if code == 17:
+            self._resources.remove_window(window)
+        elif parent_id not in self._resources.windows and parent_id not in self._facts.screens:
+            self._resources.move_window(window, None)
+            window.unsettle()
+
+    def _is_managed(self, window: Window) -> bool:
+        """Tell whether a window manager may act for the server on what is done to a window."""
+        outermost = window.parent is None and not window.attribute("override_redirect")
+        return outermost and self._facts.managed is not False
+
+    # -- making --
 
     def _create_window(self, request: Request) -> bool:
         data = request.data
         if len(data) != request.size or request.size < 32:
             return RISKY
         identifier, parent_id = self._ints.unpack_from(data, 4)
-        x, y, width, height, border, kind, visual, mask = struct.unpack_from(
-            self._order + "hhHHHHII", data, 12
-        )
+        x, y, width, height, border, kind, visual, mask = self._place.unpack_from(data, 12)
         values = read_values(self._order, data, 32, mask, WINDOW_VALUES)
-        screen = self._facts.screens.get(parent_id)
-        parent = self._resources.windows.get(parent_id)
-        if values is None or not self._resources.is_free(identifier):
+        if not self._resources.claim(identifier) or values is None:
             return RISKY
-        if parent is not None:
-            root, depth, own_visual, own_kind = (
-                parent.root,
-                parent.depth,
-                parent.visual,
-                parent.kind,
-            )
-        elif screen is not None:
-            root, depth, own_visual, own_kind = (
-                screen.root,
-                screen.depth,
-                screen.visual,
-                INPUT_OUTPUT,
-            )
-        else:
+        window = self._build_window(identifier, parent_id, data[1], kind, visual)
+        if window is None:
             return RISKY
-        kind = kind or own_kind
-        plain = data[1] in (0, depth) and visual in (0, own_visual)
-        plain = plain and kind == own_kind == INPUT_OUTPUT
-        if kind == INPUT_ONLY:
-            depth = 0
-        window = Window(identifier, root, parent, data[1] or depth, visual or own_visual, kind)
         window.x, window.y, window.width, window.height, window.border = x, y, width, height, border
+        parent = window.parent
+        depth, own_visual = self._above(window)
+        if not values.get("colormap"):
+            values["colormap"] = self._inherit_colormap(window)
         window.attributes = values
+        right = width and height and kind <= INPUT_ONLY and window.kind == INPUT_OUTPUT
+        right = right and data[1] in (0, depth) and visual in (0, own_visual)
+        right = right and (parent is None or parent.kind == INPUT_OUTPUT)
+        right = right and self._are_safe_attributes(window, values)
+        window.since = 0 if parent is None else parent.since
+        if not right:
+            window.since = request.sequence
         self._resources.add_window(window)
         noticed = parent is not None and parent.event_mask & SUBSTRUCTURE_MASK
         noticed = noticed or self.root_masks.get(parent_id, 0) & SUBSTRUCTURE_MASK
-        window.settled = bool(
-            width and height and plain and self._are_safe_attributes(values)
-        ) and (parent is None or parent.settled)
-        return window.settled and not noticed
+        return bool(right and not noticed)
 
-    def _are_safe_attributes(self, values: Dict[str, int]) -> bool:
+    def _build_window(
+        self, identifier: int, parent_id: int, depth: int, kind: int, visual: int
+    ) -> Optional[Window]:
+        """Return a window as it is if it can be made; None where its parent is not known."""
+        parent = self._resources.windows.get(parent_id)
+        screen = self._facts.screens.get(parent_id)
+        if parent is not None and parent.level < DEPTH_LIMIT:
+            kind = kind or parent.kind
+            depth = 0 if kind == INPUT_ONLY else depth or parent.depth
+            return Window(identifier, parent.root, parent, depth, visual or parent.visual, kind)
+        if screen is not None:
+            kind = kind or INPUT_OUTPUT
+            depth = 0 if kind == INPUT_ONLY else depth or screen.depth
+            return Window(identifier, screen.root, None, depth, visual or screen.visual, kind)
+        return None
+
+    def _above(self, window: Window) -> Tuple[int, int]:
+        """Return depth and visual of the window above."""
+        parent, screen = window.parent, self._facts.screens[window.root]
+        return (screen.depth, screen.visual) if parent is None else (parent.depth, parent.visual)
+
+    def _inherit_colormap(self, window: Window) -> int:
+        if window.kind == INPUT_ONLY:
+            return 0
+        parent = window.parent
+        if parent is None:
+            return self._facts.screens[window.root].colormap
+        return parent.attribute("colormap")
+
+    def _are_safe_attributes(self, window: Window, values: Dict[str, int]) -> bool:
+        """Tell whether attributes are surely right for a window, and change nothing at once."""
         for name, value in values.items():
             if name in PLAIN_WINDOW_VALUES:
                 continue
@@ -126,12 +180,23 @@ class WindowFollower:
                 continue
             if name == "cursor" and (not value or value in self._resources.cursors):
                 continue
-            if name == "colormap" and value in self._facts.colormaps:
+            if name == "colormap" and self._suits(window, value):
                 continue
-            if name in ("background_pixmap", "border_pixmap") and value <= 1:
+            if name == "background_pixmap" and value == 0:
+                continue
+            if name == "border_pixmap" and value == 0 and self._is_as_deep(window):
                 continue
             return False
         return True
+
+    def _is_as_deep(self, window: Window) -> bool:
+        """Tell whether a window is as deep as the one above."""
+        return window.depth == self._above(window)[0]
+
+    def _suits(self, window: Window, colormap: int) -> bool:
+        screen = self._facts.colormaps.get(colormap)
+        known = screen is not None and screen.root == window.root
+        return bool(known and screen is not None and screen.visual == window.visual)
 
     def _change_window_attributes(self, request: Request) -> bool:
         data = request.data
@@ -139,53 +204,72 @@ class WindowFollower:
             return RISKY
         identifier, mask = self._ints.unpack_from(data, 4)
         values = read_values(self._order, data, 12, mask, WINDOW_VALUES)
-        if values is None:
-            return RISKY
         if identifier in self._facts.screens:
-            only_events = list(values) == ["event_mask"]
-            if "event_mask" in values:
-                self.root_masks[identifier] = values["event_mask"]
-                self._facts.select_on_root(identifier, values["event_mask"])
-            return only_events and not values["event_mask"] & (EXCLUSIVE_MASKS | ~ALL_EVENTS)
+            return values is not None and self._select_on_root(identifier, values)
         window = self._resources.windows.get(identifier)
-        if window is None:
+        if window is None or values is None:
             return RISKY
-        recoloured = "colormap" in values and window.event_mask & 1 << 23
+        safe = window.kind == INPUT_OUTPUT and self._are_safe_attributes(window, values)
+        if values.get("event_mask", 0) & BUTTON_MASK and window.parent is None:
+            safe = safe and window.mapped is False
+        before = window.event_mask
+        if values.get("colormap") == 0:
+            values["colormap"] = self._inherit_colormap(window)
         window.attributes.update(values)
-        return bool(self._are_safe_attributes(values) and not recoloured)
+        if not safe:
+            window.since = request.sequence
+        pulled = values.get("win_gravity", NORTH_WEST) != NORTH_WEST
+        if pulled and window.parent is not None and not window.parent.settled:
+            window.settled = False
+        recoloured = "colormap" in values and (before | window.event_mask) & COLORMAP_MASK
+        return bool(safe and not recoloured)
+
+    def _select_on_root(self, root: int, values: Dict[str, int]) -> bool:
+        mask = values.get("event_mask")
+        if mask is None:
+            return RISKY
+        self._facts.roots.select(root, self.root_masks.get(root, 0), mask)
+        self.root_masks[root] = mask
+        return len(values) == 1 and not mask & (EXCLUSIVE_MASKS | BUTTON_MASK | ~ALL_EVENTS)
+
+    # -- taking away, moving --
 
     def _destroy_window(self, request: Request) -> bool:
-        window = self._window_of(request)
+        window = self._window_of(request, 8)
         if window is not None:
             self._resources.remove_window(window)
         return RISKY
 
     def _destroy_subwindows(self, request: Request) -> bool:
-        window = self._window_of(request)
+        window = self._window_of(request, 8)
         if window is not None:
-            for child in list(window.children):
+            for child in list(window.children.values()):
                 self._resources.remove_window(child)
         return RISKY
 
     def _reparent_window(self, request: Request) -> bool:
-        window = self._window_of(request)
-        if window is None or len(request.data) != 16:
+        window = self._window_of(request, 16)
+        if window is None:
             return RISKY
         parent_id, x, y = struct.unpack_from(self._order + "Ihh", request.data, 8)
         parent = self._resources.windows.get(parent_id)
-        if parent is None or parent in window.descendants() or window.mapped is not False:
-            window.settled, window.mapped = False, None
-        self._resources.move_window(window, None if parent in window.descendants() else parent)
-        window.x, window.y = x, y
+        if parent is None or window.is_above(parent):
+            self._resources.move_window(window, None)
+            window.unsettle()
+        else:
+            self._resources.move_window(window, parent)
+            window.x, window.y = x, y
+        window.since = request.sequence
         return RISKY
 
+    # -- mapping --
+
     def _map_window(self, request: Request) -> bool:
-        window = self._window_of(request)
-        if window is not None:
-            self._map(window)
-            if not self._may_tell(window):
-                return SAFE
-        return RISKY
+        window = self._window_of(request, 8)
+        if window is None:
+            return RISKY
+        self._map(window)
+        return not self._may_tell(window)
 
     def _may_tell(self, window: Window) -> bool:
         """Tell whether mapping or unmapping a window may cause an event for this client."""
@@ -196,42 +280,50 @@ class WindowFollower:
             return True
         if not parent.may_be_shown:
             return False
-        noticed = EXPOSURE_MASK | VISIBILITY_MASK | CROSSING_MASKS
-        family = parent.descendants()
+        family = parent.family(FAMILY_LIMIT)
+        if family is None or self._resources.sees_crossings:
+            return True
         while parent.parent is not None:
             parent = parent.parent
             family.append(parent)
-        return any(each.event_mask & noticed for each in family)
+        noticed = self.root_masks.get(window.root, 0) & NOTICED
+        return bool(noticed or any(each.event_mask & NOTICED for each in family))
 
     def _map(self, window: Window) -> None:
         """Follow a MapWindow: of a top-level a window manager may make what it likes."""
-        alone = window.parent is not None or window.attribute("override_redirect")
-        if alone or self._facts.managed is False:
-            if window.mapped is False:
-                window.mapped = True
-        else:
-            window.mapped, window.settled = None, False
+        if self._is_managed(window):
+            window.unsettle()
+            for child in window.children.values():
+                if child.attribute("win_gravity", NORTH_WEST) != NORTH_WEST:
+                    child.settled = False
+            return
+        if window.mapped is False:
+            window.mapped = True
+        if window.parent is None and self._facts.managed is not False:
+            window.plain = False  # a window manager may want to hear of it all the same
 
     def _map_subwindows(self, request: Request) -> bool:
-        window = self._window_of(request)
+        window = self._window_of(request, 8)
         if window is not None:
-            for child in window.children:
+            for child in window.children.values():
                 self._map(child)
         return RISKY
 
     def _unmap_window(self, request: Request) -> bool:
-        window = self._window_of(request)
+        window = self._window_of(request, 8)
         if window is not None and window.mapped is not None:
             window.mapped = False
         return RISKY
 
     def _unmap_subwindows(self, request: Request) -> bool:
-        window = self._window_of(request)
+        window = self._window_of(request, 8)
         if window is not None:
-            for child in window.children:
+            for child in window.children.values():
                 if child.mapped is not None:
                     child.mapped = False
         return RISKY
+
+    # -- geometry --
 
     def _configure_window(self, request: Request) -> bool:
         window = self._window_of(request)
@@ -239,46 +331,57 @@ class WindowFollower:
         if window is None or len(data) < 12:
             return RISKY
         mask = struct.unpack_from(self._order + "H", data, 8)[0]
-        names = ("x", "y", "width", "height", "border", "sibling", "stack_mode")
-        values = read_values(self._order, data, 12, mask, names)
+        values = read_values(self._order, data, 12, mask, PLACES)
         if values is None:
             return RISKY
-        resized = False
+        if self._is_managed(window):
+            window.settled = False
+        self._place_window(window, values)
+        resized = values.keys() & {"width", "height"}
+        right = window.width and window.height and window.kind == INPUT_OUTPUT
+        right = right and "sibling" not in values and values.get("stack_mode", 0) & 0xFF <= 4
+        if not right:
+            window.since = request.sequence
+        pulled = bool(resized) and self._pull_children(window)
+        parent = window.parent
+        noticed = parent is None or pulled or window.event_mask & STRUCTURE_MASK
+        noticed = noticed or (parent is not None and parent.event_mask & SUBSTRUCTURE_MASK)
+        return bool(right and not noticed and not window.may_be_shown)
+
+    def _place_window(self, window: Window, values: Dict[str, int]) -> None:
         for name, value in values.items():
             if name in ("x", "y"):
                 setattr(window, name, (value & 0xFFFF ^ 0x8000) - 0x8000)
             elif name in ("width", "height", "border"):
-                resized = resized or name != "border"
                 setattr(window, name, value & 0xFFFF)
-        if resized:
-            if not (window.width and window.height):
-                window.settled = False
-            for child in window.children:
-                if child.attribute("win_gravity", NORTH_WEST) != NORTH_WEST:
-                    child.settled = False
-                if child.attribute("win_gravity", NORTH_WEST) == 0:
+
+    def _pull_children(self, window: Window) -> bool:
+        """Follow a change of size; return whether children move with it."""
+        pulled = False
+        for child in window.children.values():
+            gravity = child.attribute("win_gravity", NORTH_WEST)
+            if gravity != NORTH_WEST:
+                pulled, child.settled = True, False
+                if gravity == UNMAP:
                     child.mapped = None
-        if window.parent is None and values.keys() & {"sibling", "stack_mode"}:
-            return RISKY
-        moved = window.event_mask & STRUCTURE_MASK or window.parent is None
-        moved = moved or (
-            window.parent is not None and window.parent.event_mask & SUBSTRUCTURE_MASK
-        )
-        return not (moved or window.may_be_shown or values.keys() & {"sibling"}) and window.settled
+        return pulled
 
-    def _window_of(self, request: Request) -> Optional[Window]:
-        if len(request.data) < 8:
+    def _window_of(self, request: Request, size: int = 0) -> Optional[Window]:
+        """Return the window that a request names, where it is as long as it must be."""
+        data = request.data
+        if len(data) < 8 or (size and request.size != size):
             return None
-        return self._resources.windows.get(self._ints.unpack_from(request.data + b"\0" * 4, 4)[0])
+        identifier: int = struct.unpack_from(self._order + "I", data, 4)[0]
+        return self._resources.windows.get(identifier)
 
-    def _change_property(self, request: Request) -> bool:
+    # -- the rest --
+
+    def change_property(self, request: Request) -> bool:
+        """Judge a ChangeProperty; what it does is nobody's to know here."""
         data = request.data
         if len(data) < 24:
             return RISKY
         identifier, atom = self._ints.unpack_from(data, 4)
-        if identifier in self._facts.screens:
-            self._facts.unsettle_property(identifier, atom)
-            return RISKY
         window = self._resources.windows.get(identifier)
         unit, count = data[16], struct.unpack_from(self._order + "I", data, 20)[0]
         if window is None or unit not in (8, 16, 32) or data[1]:
@@ -291,5 +394,7 @@ class WindowFollower:
         return bool(right and not window.event_mask & PROPERTY_MASK)
 
     def _clear_area(self, request: Request) -> bool:
-        window = self._window_of(request)
-        return window is not None and window.kind == INPUT_OUTPUT and not request.data[1]
+        window = self._window_of(request, 16)
+        if window is None or window.kind != INPUT_OUTPUT:
+            return RISKY
+        return SAFE if request.data[1] == 0 else RISKY

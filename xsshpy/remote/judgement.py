@@ -8,6 +8,7 @@ Follows the X Window System Protocol, version 11, §9.
 import struct
 from typing import Callable, Dict, Optional, Tuple, TypeVar
 
+from .resources import Resources
 from .xmessages import Request
 
 SAFE = True
@@ -29,8 +30,12 @@ def read_values(
     return dict(zip(chosen, struct.unpack_from("{}{}I".format(order, len(chosen)), data, start)))
 
 
-def take_away(kept: Dict[int, T], order: str, request: Request) -> bool:
+def take_away(resources: Resources, kept: Dict[int, T], order: str, request: Request) -> bool:
     """Take a resource away, as the request says; safe where it was one of ``kept``."""
-    if len(request.data) != 8 or request.size != 8:
+    if request.size != 8:
         return RISKY
-    return kept.pop(struct.unpack_from(order + "I", request.data, 4)[0], None) is not None
+    identifier = struct.unpack_from(order + "I", request.data, 4)[0]
+    if kept.pop(identifier, None) is None:
+        return RISKY
+    resources.release(identifier)
+    return SAFE

@@ -12,20 +12,31 @@ Follows the X Window System Protocol, version 11, §9.
 """
 
 import struct
-from typing import Callable, Dict, NamedTuple, Optional
+from collections import deque
+from typing import Callable, Deque, Dict, NamedTuple, Optional, Tuple
 
-from .facts import CLASS_OF_FACT, COHERENT, Z_PIXMAP, PredictionClass, ServerFacts
+from .facts import (
+    CLASS_OF_FACT,
+    COHERENT,
+    QUERY_PICTURE_FORMATS,
+    Z_PIXMAP,
+    PredictionClass,
+    ServerFacts,
+)
 from .fallible import FallibleRequests
 from .follow import GRAB_SERVER, UNGRAB_SERVER, Follower
-from .resources import INPUT_ONLY, Resources, Window
+from .resources import Resources, Window
 from .xextensions import hide_extension_answer, hide_listed_extensions, parse_extension_query
 from .xmessages import LIST_EXTENSIONS, QUERY_EXTENSION, Request
 from .xrequests import (
     CORE_FACTS,
+    CORE_MAKES_STALE,
     EXTENSION_FACTS,
     FACT_LIMIT,
     FIRST_EXTENSION_OPCODE,
     INTERN_ATOM,
+    MAKES_STALE,
+    PER_CLIENT_FACTS,
     FactClass,
     Replies,
     canonicalise,
@@ -35,6 +46,21 @@ from .xrequests import (
 )
 
 GET_INPUT_FOCUS = 43
+PUT_IMAGE = 72
+FIRST_DRAWING = 61
+"""From here on the effect of most requests is no matter for whether they may fail."""
+
+BAD_WINDOW = 3
+BAD_DRAWABLE = 9
+DESTROY_NOTIFY = 17
+REPARENT_NOTIFY = 21
+
+SUBPIXELS_SINCE = (0, 6)
+"""RENDER's version from which on the picture formats are told with the order of subpixels."""
+
+CAUSES_EVENTS = frozenset(((b"DAMAGE", 1), (b"Present", 3), (b"XFIXES", 3)))
+"""Requests after which drawing, and changes of windows and cursors, may cause events."""
+
 IMAGE_LIMIT = 1 << 20
 """Longest image that is made up here (bytes)."""
 
@@ -82,6 +108,11 @@ class Predictor:
         self._fallible_sequence = 0
         self._confirmed = 0
         self._grabbed = False
+        self._render = self.follower.render.handlers
+        self._last = 0
+        self._changes: Deque[Tuple[int, int, int]] = deque()
+        self._versions: Dict[Tuple[bytes, int], bytes] = {}
+        self._follow = self.follower.core
         self._handlers: Dict[int, Callable[[Request], Opinion]] = {
             3: self._get_window_attributes,
             14: self._get_geometry,
@@ -93,48 +124,132 @@ class Predictor:
             GET_INPUT_FOCUS: self._get_input_focus,
             QUERY_EXTENSION: self._query_extension,
             LIST_EXTENSIONS: self._list_extensions,
+            18: self._change_property,
+            19: self._delete_property,
+            114: self._rotate_properties,
+            51: self._set_font_path,
+            81: self._install_colormap,
+            82: self._install_colormap,
+            GRAB_SERVER: self._grab_server,
+            UNGRAB_SERVER: self._grab_server,
+            **dict.fromkeys(CORE_MAKES_STALE, self._change_keyboard),
         }
 
     def confirm(self, sequence: int) -> None:
         """Take note that the server has carried out everything up to ``sequence``."""
         if sequence > self._confirmed:
             self._confirmed = sequence
+            while self._changes and self._changes[0][0] <= sequence:
+                _, root, atom = self._changes.popleft()
+                self.facts.roots.end_change(root, atom)
+
+    def fail(self, error: bytes) -> None:
+        """Take note that the server refused a request: what relied on it may fail as well."""
+        opcode, code = error[10], error[1]
+        if core_replies(opcode) is Replies.ONE:
+            return
+        self._risky_sequence = self._fallible_sequence = self._last
+        foreign = not self.resources.is_own(self._int.unpack_from(error, 4)[0])
+        if not (foreign and code in (BAD_WINDOW, BAD_DRAWABLE)):
+            self.follower.distrust(opcode)
+
+    def take_event(self, code: int, event: bytes) -> None:
+        """Take note of what others did to windows of this client."""
+        if code in (DESTROY_NOTIFY, REPARENT_NOTIFY):
+            window, parent = struct.unpack_from(self._order + "II", event, 8)
+            self.follower.windows.take_event(code, window, parent)
+
+    def close(self) -> None:
+        """The client is gone, and what it selected on the root windows with it."""
+        for root, mask in self.follower.windows.root_masks.items():
+            self.facts.roots.select(root, mask, 0)
+        self.confirm(self._last)
 
     def pass_unseen(self, sequence: int) -> None:
         """Take note of requests, up to ``sequence``, that nobody looked at."""
-        self._risky_sequence = self._fallible_sequence = sequence
+        self._risky_sequence = self._fallible_sequence = self._last = sequence
         self.resources.epoch += 1
 
     def consider(self, request: Request) -> Opinion:
         """Return the opinion about a request; it takes its place among those before it."""
-        may_fail = self._fallible.may_fail(request)
+        self._last = request.sequence
+        if request.header_size != 4 and request.opcode != PUT_IMAGE:
+            request = self._shorten(request)
+        late = request.opcode >= FIRST_DRAWING
+        may_fail = False if late else self._fallible.may_fail(request)
         opinion = self._consider(request)
         if not opinion.safe:
             self._risky_sequence = request.sequence
-            if may_fail and opinion.replies is Replies.NONE:
+            if opinion.replies is Replies.NONE and (
+                may_fail or (late and self._fallible.may_fail(request))
+            ):
                 self._fallible_sequence = request.sequence
         elif opinion.answer is not None and self._fallible_sequence > self._confirmed:
             return opinion._replace(answer=None)  # an error may have to be told first
         return opinion
 
+    def _shorten(self, request: Request) -> Request:
+        """Return a request that has a long length as if it had a short one."""
+        size = request.size - 4
+        units = struct.pack(self._order + "H", min(size // 4, 0xFFFF))
+        data = b"".join((request.data[:2], units, request.data[8:]))
+        return Request(request.opcode, request.sequence, size, 4, data)
+
     def _consider(self, request: Request) -> Opinion:
         opcode = request.opcode
+        follow = self._follow.get(opcode)
+        if follow is not None:
+            return VOID_SAFE if follow(request) and not self.resources.is_watched else VOID_RISKY
         handler = self._handlers.get(opcode)
         if handler is not None:
             return handler(request)
-        follow = self.follower.core.get(opcode)
-        if follow is not None:
-            if opcode == GRAB_SERVER:
-                self._grabbed = True
-            elif opcode == UNGRAB_SERVER:
-                self._grabbed = False
-            return VOID_SAFE if follow(request) else VOID_RISKY
         if opcode in CORE_FACTS:
             return self._core_fact(request)
         if opcode >= FIRST_EXTENSION_OPCODE:
             return self._extension(request)
         self.resources.epoch += 1
         return Opinion(core_replies(opcode), False)
+
+    def _grab_server(self, request: Request) -> Opinion:
+        if request.size == 4:
+            self._grabbed = request.opcode == GRAB_SERVER
+        return VOID_RISKY if request.size != 4 else VOID_SAFE
+
+    def _change_keyboard(self, request: Request) -> Opinion:
+        self.facts.forget(CORE_MAKES_STALE[request.opcode])
+        return Opinion(core_replies(request.opcode), False)
+
+    def _change_property(self, request: Request) -> Opinion:
+        safe = self.follower.windows.change_property(request)
+        self._change_on_root(request, 4, 8)
+        return VOID_SAFE if safe else VOID_RISKY
+
+    def _delete_property(self, request: Request) -> Opinion:
+        self._change_on_root(request, 4, 8)
+        return VOID_RISKY
+
+    def _rotate_properties(self, request: Request) -> Opinion:
+        for position in range(12, min(len(request.data), FACT_LIMIT) - 3, 4):
+            self._change_on_root(request, 4, position)
+        return VOID_RISKY
+
+    def _change_on_root(self, request: Request, window_at: int, atom_at: int) -> None:
+        """Take note that a property of a root window is changing."""
+        if len(request.data) < atom_at + 4:
+            return
+        root = self._int.unpack_from(request.data, window_at)[0]
+        if root in self.facts.screens:
+            atom = self._int.unpack_from(request.data, atom_at)[0]
+            if self.facts.roots.begin_change(root, atom):
+                self._changes.append((request.sequence, root, atom))
+
+    def _install_colormap(self, request: Request) -> Opinion:
+        self.facts.installed.clear()
+        return VOID_RISKY
+
+    def _set_font_path(self, request: Request) -> Opinion:
+        self.facts.forget_fonts()
+        return VOID_RISKY
 
     def _may(self, kind: PredictionClass) -> bool:
         """Tell whether answers of a class may be given now."""
@@ -164,11 +279,15 @@ class Predictor:
 
     def _is_about_server(self, request: Request) -> bool:
         """Tell whether what is asked does not depend on the client's own resources."""
-        if request.opcode in (85, 92):
-            return self._int.unpack_from(request.data, 4)[0] in self.facts.colormaps
-        if request.opcode in (14, 97):
-            return self._int.unpack_from(request.data, 4)[0] in self.facts.screens
-        return True
+        opcode = request.opcode
+        if opcode not in (14, 85, 92, 97):
+            return True
+        if len(request.data) < 8:
+            return False
+        identifier = self._int.unpack_from(request.data, 4)[0]
+        if opcode == 85:  # elsewhere a colour takes a cell that the next one doesn't get
+            return self.facts.is_true_colour(identifier)
+        return identifier in (self.facts.colormaps if opcode == 92 else self.facts.screens)
 
     def _fact(self, key: bytes, fact: FactClass) -> Opinion:
         is_atom = key[0] == INTERN_ATOM
@@ -183,12 +302,13 @@ class Predictor:
     def _query_extension(self, request: Request) -> Opinion:
         name = parse_extension_query(request, self.facts.order)
         opinion = self._core_fact(request)
-        if name in self.facts.hidden:
-            # The truth about it is nobody's to know: not kept, and not compared either.
-            return Opinion(
-                Replies.ONE, True, ABSENT, PredictionClass.FACTS, alters=hide_extension_answer
-            )
-        return opinion
+        if name not in self.facts.hidden:
+            return opinion
+        # The truth about it is nobody's to know: not kept, and not compared either.
+        if opinion.key is None:  # an error, the server's to make
+            return Opinion(Replies.ONE, False, alters=hide_extension_answer)
+        kind = PredictionClass.FACTS
+        return Opinion(Replies.ONE, True, ABSENT, kind, alters=hide_extension_answer)
 
     def _list_extensions(self, request: Request) -> Opinion:
         opinion = self._core_fact(request)
@@ -199,24 +319,45 @@ class Predictor:
         return hide_listed_extensions(reply, self.facts.order, self.facts.hidden)
 
     def _extension(self, request: Request) -> Opinion:
-        name = self.facts.extensions.get(request.opcode)
-        minor = request.data[1]
-        known = EXTENSION_FACTS.get((name, minor)) if name is not None else None
+        name, minor = self.facts.extensions.get(request.opcode), request.data[1]
+        if name == b"RENDER":
+            follow = self._render.get(minor)
+            if follow is not None:
+                safe = follow(request) and not self.resources.is_watched
+                return VOID_SAFE if safe else VOID_RISKY
+            self.follower.render.pass_unjudged(minor)
+        if name is None:
+            self.resources.epoch += 1
+            return UNKNOWN
+        question = name, minor
+        if question in MAKES_STALE:
+            self.facts.forget(MAKES_STALE[question])
+        known = EXTENSION_FACTS.get(question)
         if known is not None and request.size == len(request.data) <= FACT_LIMIT:
             key = canonicalise(request.data, known[1])
-            if key is not None:
+            if key is not None and self._is_first(question, key):
                 return self._fact(key, known[0])
-        replies = extension_replies(name, minor)
-        if name == b"RENDER":
-            follow = self.follower.render.get(minor)
-            if follow is not None:
-                return VOID_SAFE if follow(request) else VOID_RISKY
+        if question in CAUSES_EVENTS:
+            self.resources.is_watched = True
+        if name == b"XInputExtension":
+            self.resources.sees_crossings = True
         if name not in (b"RENDER", b"XKEYBOARD", b"XInputExtension", b"RANDR"):
             self.resources.epoch += 1
-        return Opinion(replies, False)
+        return Opinion(extension_replies(name, minor), False)
+
+    def _is_first(self, question: Tuple[bytes, int], key: bytes) -> bool:
+        """Tell whether a client has not asked this otherwise before, where that binds it."""
+        if question in PER_CLIENT_FACTS:
+            return self._versions.setdefault(question, key) == key
+        if question == (b"RENDER", QUERY_PICTURE_FORMATS):
+            version = self._versions.get((b"RENDER", 0), bytes(12))
+            return struct.unpack_from(self._order + "II", version, 4) >= SUBPIXELS_SINCE
+        return True
 
     def _get_property(self, request: Request) -> Opinion:
-        answer = self.facts.answer_property(request.data)
+        answer = self.facts.roots.answer_property(request.data, self.facts.is_atom)
+        if len(request.data) == 24 and request.data[1]:
+            self._change_on_root(request, 4, 8)
         return self._known(PredictionClass.PROPERTIES, answer)
 
     def _alloc_color(self, request: Request) -> Opinion:
@@ -229,7 +370,7 @@ class Predictor:
         return self._known(PredictionClass.COLOURS, answer)
 
     def _query_font(self, request: Request) -> Opinion:
-        if len(request.data) != 8:
+        if request.size != 8:
             return WAITS_RISKY
         name = self.resources.fonts.get(self._int.unpack_from(request.data, 4)[0])
         answer = self.facts.fonts.get(name) if name is not None else None
@@ -240,20 +381,21 @@ class Predictor:
     # -- what the client itself decided --
 
     def _window(self, request: Request) -> Optional[Window]:
-        if len(request.data) != 8:
+        if request.size != 8:
             return None
+        self.follower.windows.look_for_manager()
         return self.resources.windows.get(self._int.unpack_from(request.data, 4)[0])
 
     def _get_window_attributes(self, request: Request) -> Opinion:
         window = self._window(request)
         if window is None:
             return self._get_root_attributes(request)
-        shown = window.is_shown
-        screen = self.facts.screens[window.root]
-        colormap = window.attribute("colormap", screen.colormap)
-        if not window.settled or window.mapped is None or colormap != screen.colormap:
+        shown = window.is_shown(self._confirmed)
+        colormap = window.attribute("colormap")
+        installed = self.facts.installed.get(colormap)
+        if not window.plain or window.since > self._confirmed or installed is None:
             return WAITS_SAFE
-        if window.mapped and shown is None:
+        if window.mapped is None or (window.mapped and shown is None):
             return WAITS_SAFE
         state = 0 if not window.mapped else 2 if shown else 1
         answer = struct.pack(
@@ -261,29 +403,36 @@ class Predictor:
             *(1, window.attribute("backing_store"), 0, 3, window.visual, window.kind),
             *(window.attribute("bit_gravity"), window.attribute("win_gravity", 1)),
             *(window.attribute("backing_planes", 0xFFFFFFFF), window.attribute("backing_pixel")),
-            *(window.attribute("save_under"), int(window.kind != INPUT_ONLY), state),
+            *(window.attribute("save_under"), installed, state),
             *(window.attribute("override_redirect"), colormap),
             *(window.event_mask, window.event_mask, window.attribute("do_not_propagate")),
         )
         return self._known(PredictionClass.WINDOWS, answer)
 
     def _get_root_attributes(self, request: Request) -> Opinion:
-        if len(request.data) != 8:
+        if request.size != 8:
             return WAITS_RISKY
         root = self._int.unpack_from(request.data, 4)[0]
         mask = self.follower.windows.root_masks.get(root, 0)
-        return self._known(PredictionClass.ROOT, self.facts.answer_root_attributes(root, mask))
+        screen = self.facts.screens.get(root)
+        installed = None if screen is None else self.facts.installed.get(screen.colormap)
+        answer = None
+        if installed is not None:
+            answer = self.facts.roots.answer_attributes(root, mask, installed)
+        return self._known(PredictionClass.ROOT, answer)
 
     def _get_geometry(self, request: Request) -> Opinion:
         window = self._window(request)
         if window is not None:
-            if not window.settled:
+            if not window.settled or window.since > self._confirmed:
                 return WAITS_SAFE
             place = (window.x, window.y, window.width, window.height, window.border)
             return self._geometry(PredictionClass.WINDOWS, window.depth, window.root, place)
-        if len(request.data) == 8:
+        if request.size == 8:
             pixmap = self.resources.pixmaps.get(self._int.unpack_from(request.data, 4)[0])
             if pixmap is not None:
+                if pixmap.since > self._confirmed:
+                    return WAITS_SAFE
                 place = (0, 0, pixmap.width, pixmap.height, 0)
                 return self._geometry(PredictionClass.PIXMAPS, pixmap.depth, pixmap.root, place)
         return self._core_fact(request)
@@ -302,7 +451,9 @@ class Predictor:
             self._order + "IhhHHI", data, 4
         )
         pixmap = self.resources.pixmaps.get(identifier)
-        if pixmap is None or pixmap.colour is None or pixmap.epoch != self.resources.epoch:
+        if pixmap is None or pixmap.colour is None or pixmap.since > self._confirmed:
+            return WAITS_RISKY
+        if pixmap.epoch != self.resources.epoch:
             return WAITS_RISKY
         layout = self.facts.formats.get(pixmap.depth)
         whole = planes & 0xFFFFFF == 0xFFFFFF and data[1] == Z_PIXMAP and pixmap.depth == 24
@@ -318,6 +469,8 @@ class Predictor:
     # -- XSync --
 
     def _get_input_focus(self, request: Request) -> Opinion:
+        if request.size != 4:
+            return WAITS_RISKY
         answer = self.facts.focus
         settled = self._risky_sequence <= self._confirmed
         if answer is None or not settled or self._grabbed or not self._may(PredictionClass.SYNC):

@@ -5,12 +5,14 @@ not: a window whose place in the tree, whose size or whose visibility a window m
 *unsettled*, and nothing is said of it until it is gone.
 
 Rules kept here: sans-IO; Python 3.6 and later, standard library only. What a request that may fail
-makes or changes is taken for unknown.
+makes or changes holds from the moment when the server is past that request (``since``): had it
+failed, all of its kind would have been forgotten by then. A client can't make this grow without
+end, nor let one request of its cost more than a short walk.
 
 Follows the X Window System Protocol, version 11, §9 (CreateWindow to FreeGC), §10 (events' causes).
 """
 
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, List, Optional, Set
 
 EXPOSURE_MASK = 1 << 15
 VISIBILITY_MASK = 1 << 16
@@ -25,8 +27,17 @@ CROSSING_MASKS = 1 << 4 | 1 << 5
 INPUT_OUTPUT = 1
 INPUT_ONLY = 2
 
+BUTTON_MASK = 1 << 2
+COLORMAP_MASK = 1 << 23
+
 RESOURCE_LIMIT = 65536
 """Most resources of a client that are followed; what comes after is unknown."""
+
+DEPTH_LIMIT = 64
+"""How deep windows that are followed may lie in one another."""
+
+FAMILY_LIMIT = 256
+"""Most windows that are looked at to judge one request."""
 
 WINDOW_VALUES = (
     "background_pixmap",
@@ -76,9 +87,12 @@ GC_VALUES = (
 
 
 class Drawable:
-    """Something to draw on: a window or a pixmap."""
+    """Something to draw on: a window or a pixmap.
 
-    __slots__ = ("depth", "height", "identifier", "root", "width")
+    ``since`` is the number of a request; what is known holds once the server is past it.
+    """
+
+    __slots__ = ("depth", "height", "identifier", "root", "since", "width")
 
     def __init__(self, identifier: int, root: int, depth: int, width: int, height: int) -> None:
         self.identifier = identifier
@@ -86,6 +100,7 @@ class Drawable:
         self.depth = depth
         self.width = width
         self.height = height
+        self.since = 0
 
 
 class Pixmap(Drawable):
@@ -108,8 +123,9 @@ def touch(drawable: Drawable) -> None:
 class Window(Drawable):
     """A window of this client. ``parent`` is None for a child of the root window.
 
-    ``settled``: its geometry is what the client said. ``mapped``: whether the client mapped it;
-    None where somebody else may have had a hand in it.
+    ``settled``: its geometry is what the client said; ``plain``: so are its attributes. ``mapped``:
+    whether the client mapped it. All three are otherwise where somebody else may have had a hand
+    in it, ``mapped`` is None then.
     """
 
     __slots__ = (
@@ -117,8 +133,10 @@ class Window(Drawable):
         "border",
         "children",
         "kind",
+        "level",
         "mapped",
         "parent",
+        "plain",
         "settled",
         "visual",
         "x",
@@ -136,6 +154,7 @@ class Window(Drawable):
     ) -> None:
         super().__init__(identifier, root, depth, 0, 0)
         self.parent = parent
+        self.level: int = 0 if parent is None else parent.level + 1
         self.visual = visual
         self.kind = kind
         self.x = 0
@@ -143,7 +162,8 @@ class Window(Drawable):
         self.border = 0
         self.mapped: Optional[bool] = False
         self.settled = True
-        self.children: List[Window] = []
+        self.plain = True
+        self.children: Dict[int, Window] = {}
         self.attributes: Dict[str, int] = {}
 
     def attribute(self, name: str, default: int = 0) -> int:
@@ -155,15 +175,23 @@ class Window(Drawable):
         """The events that the client selected here."""
         return self.attributes.get("event_mask", 0)
 
-    @property
-    def is_shown(self) -> Optional[bool]:
-        """Whether the window and all above it are mapped; None: not known."""
+    def unsettle(self) -> None:
+        """Somebody else may do what he likes with this window from now on."""
+        self.settled = self.plain = False
+        self.mapped = None
+
+    def is_shown(self, confirmed: Optional[int] = None) -> Optional[bool]:
+        """Whether the window and all above it are mapped; None: not known.
+
+        With ``confirmed``, what does not yet hold when that request was carried out is not known.
+        """
         window: Optional[Window] = self
         shown: Optional[bool] = True
         while window is not None:
-            if window.mapped is False:
+            doubtful = confirmed is not None and window.since > confirmed
+            if window.mapped is False and not doubtful:
                 return False
-            if window.mapped is None:
+            if window.mapped is None or doubtful:
                 shown = None
             window = window.parent
         return shown
@@ -171,25 +199,35 @@ class Window(Drawable):
     @property
     def may_be_shown(self) -> bool:
         """Whether something done to it could be seen, and so cause an event."""
-        return self.is_shown is not False
+        return self.is_shown() is not False
 
-    def descendants(self) -> "List[Window]":
-        """Return the window and all below it."""
-        found, waiting = [], [self]
-        while waiting:
-            window = waiting.pop()
-            found.append(window)
-            waiting.extend(window.children)
+    def is_above(self, other: "Optional[Window]") -> bool:
+        """Tell whether ``other`` is this window or lies in it."""
+        while other is not None:
+            if other is self:
+                return True
+            other = other.parent
+        return False
+
+    def family(self, most: int) -> "Optional[List[Window]]":
+        """Return the window and all that lie in it; None where they are more than ``most``."""
+        found = [self]
+        for window in found:
+            found.extend(window.children.values())
+            if len(found) > most:
+                return None
         return found
 
 
 class GraphicsContext:
     """A graphics context; components that the client never set have the protocol's defaults."""
 
-    __slots__ = ("clipped", "depth", "values")
+    __slots__ = ("clipped", "depth", "root", "since", "values")
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, root: int, depth: int) -> None:
+        self.root = root
         self.depth = depth
+        self.since = 0
         self.values: Dict[str, int] = {}
         self.clipped = False
 
@@ -211,11 +249,13 @@ class GraphicsContext:
         )
 
 
-class Picture(NamedTuple):
-    """A picture of RENDER; ``drawable`` is 0 for one that is only a source."""
+class Picture:
+    """A picture of RENDER; ``drawable`` is None for one that is only a source."""
 
-    drawable: int
-    depth: int
+    __slots__ = ("drawable",)
+
+    def __init__(self, drawable: Optional[Drawable]) -> None:
+        self.drawable = drawable
 
 
 class Resources:
@@ -232,55 +272,55 @@ class Resources:
         self.pictures: Dict[int, Picture] = {}
         self.glyph_sets: Dict[int, int] = {}
         """By id, the depth of the glyphs."""
+        self._given: Set[int] = set()
         self.epoch = 0
         """Counts what might have drawn on anything."""
+        self.is_watched = False
+        """Whether the client asked for events of extensions that drawing may cause."""
+        self.sees_crossings = False
+        """Whether it asked for the X Input extension's events."""
 
     def drawable(self, identifier: int) -> Optional[Drawable]:
         """Return a window or pixmap of this client."""
         return self.pixmaps.get(identifier) or self.windows.get(identifier)
 
     def is_own(self, identifier: int) -> bool:
-        """Tell whether an id is the client's to give."""
+        """Tell whether an id lies in the client's range."""
         return identifier & ~self._mask == self._base
 
-    def is_free(self, identifier: int) -> bool:
-        """Tell whether an id is the client's to give, and not given."""
-        return (
-            self.is_own(identifier)
-            and identifier not in self.windows
-            and identifier not in self.pixmaps
-            and identifier not in self.contexts
-            and identifier not in self.fonts
-            and identifier not in self.cursors
-            and identifier not in self.pictures
-            and identifier not in self.glyph_sets
-            and self._has_room()
-        )
+    def claim(self, identifier: int) -> bool:
+        """Take note that the client gives an id; return whether it was surely free."""
+        if not self.is_own(identifier) or identifier in self._given:
+            return False
+        if len(self._given) >= RESOURCE_LIMIT:
+            return False
+        self._given.add(identifier)
+        return True
 
-    def _has_room(self) -> bool:
-        followed = len(self.windows) + len(self.pixmaps) + len(self.contexts) + len(self.fonts)
-        others = len(self.cursors) + len(self.pictures) + len(self.glyph_sets)
-        return followed + others < RESOURCE_LIMIT
+    def release(self, identifier: int) -> None:
+        """An id is surely free again."""
+        self._given.discard(identifier)
 
     def add_window(self, window: Window) -> None:
         """Follow a new window."""
         self.windows[window.identifier] = window
         if window.parent is not None:
-            window.parent.children.append(window)
+            window.parent.children[window.identifier] = window
 
     def remove_window(self, window: Window) -> None:
         """Forget a window and those below it."""
         self._detach(window)
-        for each in window.descendants():
-            self.windows.pop(each.identifier, None)
+        for each in window.family(RESOURCE_LIMIT) or ():
+            if self.windows.pop(each.identifier, None) is not None:
+                self.release(each.identifier)
 
     def move_window(self, window: Window, parent: Optional[Window]) -> None:
         """Give a window another parent."""
         self._detach(window)
         window.parent = parent
         if parent is not None:
-            parent.children.append(window)
+            parent.children[window.identifier] = window
 
     def _detach(self, window: Window) -> None:
-        if window.parent is not None and window in window.parent.children:
-            window.parent.children.remove(window)
+        if window.parent is not None:
+            window.parent.children.pop(window.identifier, None)

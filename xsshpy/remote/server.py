@@ -20,13 +20,9 @@ import time
 from collections import deque
 from typing import Callable, Deque, Dict, List, Optional, Union
 
-from .conversation import (
-    Conversation,
-    Piece,
-    PlainConversation,
-    build_conversation_reader,
-)
-from .facts import ServerFacts, Told, apply_record, build_records, parse_records
+from .conversation import Conversation, build_conversation_reader
+from .counters import Piece
+from .facts import ServerFacts
 from .frames import TO_AGENT, Frame, FrameKind, LinkError
 from .images import ImageChoice, ImageEncoder
 from .link import Link, image_budget
@@ -40,6 +36,8 @@ from .payloads import (
     parse_pool,
     parse_text,
 )
+from .plain import PlainConversation
+from .records import Told, apply_record, build_records, parse_records
 from .xmessages import (
     NO_AUTHORIZATION,
     ByteOrder,
@@ -486,6 +484,7 @@ class Agent:
             reads = client.setup is None
         else:
             reads = self._link.may_read(client.number) and client.output_size < OUTPUT_LIMIT
+            reads = reads and client.conversation.may_read
         if reads and not client.ended:
             events |= select.POLLIN
         if events != client.events:
@@ -514,6 +513,7 @@ class Agent:
             return
         client.close_sent = True
         assert client.conversation is not None
+        client.conversation.close()
         counters = client.conversation.counters.describe()
         counters["wire_from_client"] = self._link.wire_bytes(client.number)
         self._link.queue(build_stats(client.number, counters))

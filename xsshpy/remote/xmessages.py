@@ -212,6 +212,13 @@ def build_setup_request(setup: SetupRequest) -> bytes:
     return head + name + bytes(pad_length(len(name))) + data + bytes(pad_length(len(data)))
 
 
+def build_reply(order: str, detail: int, rest: bytes, value: bytes = b"") -> bytes:
+    """Return a reply without its number: ``rest`` are the 24 bytes behind the length."""
+    units = (len(value) + 3) // 4
+    head = struct.pack(order + "BBHI", REPLY, detail, 0, units)
+    return b"".join((head, rest, value, bytes(units * 4 - len(value))))
+
+
 def build_setup_failed(order: ByteOrder, reason: bytes) -> bytes:
     """Return a server's refusal of a connection. A reason is cut at 255 bytes."""
     reason = reason[:255]

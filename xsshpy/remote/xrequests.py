@@ -182,6 +182,27 @@ EXTENSION_FACTS: Dict[Tuple[bytes, int], Tuple[FactClass, _Zeroed]] = {
 }
 """Requests of extensions whose replies are facts, by the name of the extension and minor opcode."""
 
+CORE_MAKES_STALE: Dict[int, FactClass] = {
+    100: FactClass.KEYBOARD,  # ChangeKeyboardMapping
+    116: FactClass.KEYBOARD,  # SetPointerMapping
+    118: FactClass.KEYBOARD,  # SetModifierMapping
+}
+MAKES_STALE: Dict[Tuple[bytes, int], FactClass] = {
+    **{
+        (b"XKEYBOARD", minor): FactClass.KEYBOARD
+        for minor in _opcodes("7 9 11 14 16 18 20 23")  # those that set something
+    },
+    **{(b"XInputExtension", minor): FactClass.KEYBOARD for minor in (25, 27, 29)},
+    **{
+        (b"RANDR", minor): FactClass.SCREENS
+        for minor in _opcodes("2 7 12-14 16-19 21 24 26 29-30 34-35 38-40 43-46")
+    },
+}
+"""Requests after which facts of a class may be others: a client must see what it did itself."""
+
+PER_CLIENT_FACTS = frozenset(((b"XInputExtension", 47), (b"RENDER", 0)))
+"""Questions after a version that are facts for those who ask once: it binds the client."""
+
 FACT_LIMIT = 512
 """Longest request that is looked up as a question after a fact (bytes)."""
 

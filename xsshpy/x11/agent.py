@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from xsshpy.remote.facts import Record
+from xsshpy.remote.records import Record
 from xsshpy.remote.xrequests import FactClass
 from xsshpy.x11.agent_relay import AgentOptions, AgentRelay
 from xsshpy.x11.agent_start import (

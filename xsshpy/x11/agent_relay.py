@@ -24,7 +24,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from xsshpy.remote.facts import Record, Told, build_records, parse_records
 from xsshpy.remote.frames import TO_LOCAL, Frame, FrameKind, LinkError
 from xsshpy.remote.images import ImageDecoder
 from xsshpy.remote.link import Buffer, Link, image_budget
@@ -36,6 +35,7 @@ from xsshpy.remote.payloads import (
     parse_stats,
     parse_text,
 )
+from xsshpy.remote.records import Record, Told, build_records, parse_records
 from xsshpy.remote.xmessages import (
     NO_AUTHORIZATION,
     PROTOCOL_MAJOR,

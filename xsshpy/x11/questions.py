@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from xsshpy.remote.facts import Record, Told
+from xsshpy.remote.records import Record, Told
 from xsshpy.remote.xrequests import (
     CORE_FACTS,
     EXTENSION_FACTS,

@@ -19,7 +19,8 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterable
 
-from xsshpy.remote.facts import PROPERTY_LIMIT, Record, Screen, Told, parse_server_setup
+from xsshpy.remote.facts import Screen, parse_server_setup
+from xsshpy.remote.records import PROPERTY_LIMIT, Record, Told
 from xsshpy.remote.xmessages import (
     ERROR,
     NO_AUTHORIZATION,
