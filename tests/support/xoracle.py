@@ -6,11 +6,12 @@ import asyncio
 import random
 import socket
 import struct
+import threading
 from dataclasses import dataclass, field
 
 from tests.support.xrandom import RandomClient
 from xsshpy.remote.conversation import Conversation, build_conversation_reader
-from xsshpy.remote.facts import ServerFacts
+from xsshpy.remote.facts import ServerFacts, parse_server_setup
 from xsshpy.remote.predict import Opinion, Predictor
 from xsshpy.remote.records import Record, Told, apply_record
 from xsshpy.remote.xmessages import (
@@ -20,6 +21,7 @@ from xsshpy.remote.xmessages import (
     Message,
     NeedData,
     Request,
+    SetupReply,
     SetupRequest,
     build_setup_request,
 )
@@ -63,7 +65,9 @@ class RootWatch:
     def __init__(self, path: str, root: int, real: Authorization | None = None) -> None:
         self.root = root
         self.sock = connect(path)
-        self.sock.sendall(build_setup_request(SetupRequest(LITTLE, 11, 0, real or NO_AUTHORIZATION)))
+        self.sock.sendall(
+            build_setup_request(SetupRequest(LITTLE, 11, 0, real or NO_AUTHORIZATION))
+        )
         self.reader = ServerReader(LITTLE, inspect_all=True, whole=262144)
         self.sock.sendall(struct.pack("<BBHIII", 2, 0, 4, root, 1 << 11, 1 << 22))
         self.ask(SYNC)
@@ -276,3 +280,57 @@ class Judge:
                 while self.heard < self.sequence and dice.random() < 0.9:
                     self.read(dice.choice((1 << 16, 32, 77)))
         return self.finish()
+
+
+class RedirectingManager:
+    """A window manager of the rudest kind: it frames, moves and resizes what asks to be mapped."""
+
+    def __init__(self, path: str) -> None:
+        self.sock = connect(path)
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.ready = threading.Event()
+
+    def __enter__(self) -> RedirectingManager:
+        self.thread.start()
+        assert self.ready.wait(10)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.sock.shutdown(socket.SHUT_RDWR)
+        self.thread.join(10)
+        self.sock.close()
+
+    def _run(self) -> None:
+        self.sock.sendall(build_setup_request(SetupRequest(LITTLE, 11, 0, NO_AUTHORIZATION)))
+        reader = ServerReader(LITTLE, inspect_all=True)
+        frame, root = 0, 0
+        self.sock.settimeout(None)
+        while data := self.sock.recv(1 << 16):
+            reader.receive_data(data)
+            while not isinstance(event := reader.next_event(), NeedData):
+                if isinstance(event, SetupReply):
+                    frame = struct.unpack_from("<I", event.data, 12)[0]
+                    root = parse_server_setup(event.data, LITTLE).screens[0].root
+                    mask = 1 << 19 | 1 << 20
+                    self.sock.sendall(struct.pack("<BBHIII", 2, 0, 4, root, 1 << 11, mask) + SYNC)
+                elif isinstance(event, Message) and event.code == 1:
+                    self.ready.set()
+                elif isinstance(event, Message) and event.code == 20:
+                    frame += 1
+                    window = struct.unpack_from("<I", event.data, 8)[0]
+                    self.sock.sendall(self._frame(frame, root, window))
+                elif isinstance(event, Message) and event.code == 23:
+                    window = struct.unpack_from("<I", event.data, 8)[0]
+                    self.sock.sendall(struct.pack("<BBHIHxxI", 12, 0, 4, window, 4, 77))
+
+    def _frame(self, frame: int, root: int, window: int) -> bytes:
+        return b"".join(
+            (
+                struct.pack("<BBHII", 1, 0, 8, frame, root),
+                struct.pack("<hhHHHHII", 5, 6, 90, 80, 0, 1, 0, 0),
+                struct.pack("<BBHIII", 2, 0, 4, window, 1 << 11, 1 << 22),
+                struct.pack("<BBHIIhh", 7, 0, 4, window, frame, 3, 4),
+                struct.pack("<BBHI", 8, 0, 2, window),
+                struct.pack("<BBHI", 8, 0, 2, frame),
+            )
+        )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from xsshpy.remote.facts import ServerFacts
 
+T = TypeVar("T")
 KINDS = ("window", "pixmap", "gc", "font", "cursor", "picture", "glyphs", "colormap")
 ATOM, STRING, CARDINAL, WM_NAME, RESOURCES = 4, 31, 6, 39, 23
 PLAIN_EVENTS = (0, 0, 0, 1 << 15, 1 << 16, 1 << 17, 1 << 19, 1 << 22, 1 << 4, 1 << 23, 0x3)
@@ -141,7 +143,7 @@ class RandomClient:
 
     # -- parts --
 
-    def pick(self, *among: object) -> object:  # type: ignore[override]
+    def pick(self, *among: T) -> T:
         return self.random.choice(among)
 
     def number(self, low: int = -40, high: int = 60) -> int:
@@ -227,7 +229,7 @@ class RandomClient:
             size = (0, 5)
         mask, values = self.window_values()
         place = (self.number(), self.number(), *size, self.pick(0, 0, 1, 2), kind)
-        head = struct.pack("<IIhhHHHHII", made, parent, *place, visual, mask)  # type: ignore[arg-type]
+        head = struct.pack("<IIhhHHHHII", made, parent, *place, visual, mask)
         self.sizes[made] = size
         self.depths[made] = depth or self.depths.get(parent, 24)
         return core(1, head + values, depth)
@@ -325,7 +327,8 @@ class RandomClient:
         size = (self.number(1, 40), self.number(1, 40))
         if self.wild and self.random.random() < 0.02:
             size = self.random.choice(((0, 4), (32767, 32767), (40000, 1)))
-        self.sizes[made], self.depths[made] = size, depth
+        self.sizes[made] = size if max(size) < 99 else (9, 9)
+        self.depths[made] = depth
         return core(53, struct.pack("<I", made) + drawable + struct.pack("<HH", *size), depth)
 
     def gc_values(self) -> tuple[int, bytes]:

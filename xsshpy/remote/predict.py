@@ -348,9 +348,13 @@ class Predictor:
     def _is_first(self, question: Tuple[bytes, int], key: bytes) -> bool:
         """Tell whether a client has not asked this otherwise before, where that binds it."""
         if question in PER_CLIENT_FACTS:
-            return self._versions.setdefault(question, key) == key
+            if len(key) == PER_CLIENT_FACTS[question]:
+                known = self._versions.setdefault(question, key)
+                self._versions[question] = key if known == key else b""
+                return known == key
+            return False
         if question == (b"RENDER", QUERY_PICTURE_FORMATS):
-            version = self._versions.get((b"RENDER", 0), bytes(12))
+            version = self._versions.get((b"RENDER", 0), b"") or bytes(12)
             return struct.unpack_from(self._order + "II", version, 4) >= SUBPIXELS_SINCE
         return True
 

@@ -200,8 +200,9 @@ MAKES_STALE: Dict[Tuple[bytes, int], FactClass] = {
 }
 """Requests after which facts of a class may be others: a client must see what it did itself."""
 
-PER_CLIENT_FACTS = frozenset(((b"XInputExtension", 47), (b"RENDER", 0)))
-"""Questions after a version that are facts for those who ask once: it binds the client."""
+PER_CLIENT_FACTS = {(b"XInputExtension", 47): 8, (b"RENDER", 0): 12}
+"""Questions after a version, and their size, that are facts for those who always ask the same: the
+answer binds the client."""
 
 FACT_LIMIT = 512
 """Longest request that is looked up as a question after a fact (bytes)."""
