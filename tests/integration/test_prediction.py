@@ -82,7 +82,7 @@ def test_what_is_said_in_a_hurry_is_what_the_server_says(oracle: Oracle, seed: i
         verdict = oracle.run(each, 80, in_step=False)
         assert not verdict.faults, (each, *verdict.faults)
         early += verdict.early
-    assert early > 50
+    assert early > 20
 
 
 def test_under_a_window_manager_too(oracle: Oracle) -> None:
@@ -128,4 +128,4 @@ def test_untrusted_clients_too(untrusted: Oracle, in_step: bool) -> None:
         verdict = untrusted.run(seed, 50, in_step=in_step)
         assert not verdict.faults, (seed, *verdict.faults)
         early += verdict.early
-    assert early > 20
+    assert early > 10

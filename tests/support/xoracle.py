@@ -25,6 +25,7 @@ from xsshpy.remote.xmessages import (
     SetupRequest,
     build_setup_request,
 )
+from xsshpy.remote.xrequests import Replies
 from xsshpy.remote.xwire import ServerReader
 from xsshpy.x11.questions import load_questions
 from xsshpy.x11.watch import ServerWatch
@@ -149,7 +150,8 @@ class Judge:
             self._read_client()
         self._spy(self.conversation._predictor)
         self.base = self.conversation._predictor.resources._base
-        self.random = RandomClient(seed, facts, self.base)
+        # Every other client is a decent one: it asks for nothing that makes no sense.
+        self.random = RandomClient(seed, facts, self.base, wild=bool(seed % 2))
 
     def _spy(self, predictor: Predictor) -> None:
         consider = predictor.consider
@@ -277,8 +279,10 @@ class Judge:
             self.random.big_enabled = not self.enabling.isdisjoint(self.told)
             if dice.random() < 0.1:
                 self.send(SYNC)
-                while self.heard < self.sequence and dice.random() < 0.9:
-                    self.read(dice.choice((1 << 16, 32, 77)))
+            said = self.opinions.get(self.sequence)  # none for a NoOperation
+            waits = said is not None and said.replies is Replies.ONE and dice.random() < 0.8
+            while waits and self.sequence not in self.told and self.heard < self.sequence:
+                self.read(dice.choice((1 << 16, 32, 77)))
         return self.finish()
 
 
