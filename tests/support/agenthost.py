@@ -73,6 +73,8 @@ class AgentHost:
         self.server = server
         self.home = home
         self.xvfb = xvfb
+        self.name = "server"
+        """What the host is called here."""
         self.environment = home.environment(xvfb)
         (server.home / ".Xauthority").touch(mode=0o600)
         home.add(server)
@@ -91,7 +93,7 @@ class AgentHost:
         timeout: float = 60.0,
     ) -> Told:
         """Run a command on the host."""
-        words = [*options, "server", *([command] if command else [])]
+        words = [*options, self.name, *([command] if command else [])]
         environment = {**self.environment, **(env or {})}
         done = run(self.argv(words, before), env=environment, stdin=stdin, timeout=timeout)
         return tell(done.status, done.stdout, done.stderr)
@@ -104,7 +106,7 @@ class AgentHost:
         before: str = "",
     ) -> AbstractContextManager[Session]:
         """Start a command on the host, to be waited for with ``wait``."""
-        argv = self.argv([*options, "server", command], before)
+        argv = self.argv([*options, self.name, command], before)
         return started(argv, {**self.environment, **(env or {})}, self.home.path)
 
     @staticmethod
