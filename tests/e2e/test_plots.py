@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.agenthost import tell
 from tests.support.clients import ClientHome
 from tests.support.processes import run, run_xssh, xssh_command
 from tests.support.sessions import started, started_xssh
@@ -120,8 +121,11 @@ def assert_same(picture: Picture, expected: Picture, client_home: ClientHome) ->
     pytest.fail(f"{differing} pixels differ: see {seen} and {wanted}", pytrace=False)
 
 
-@pytest.mark.parametrize("trust", TRUST)
+@pytest.mark.parametrize(
+    ("way", "trust"), [*(("agent", trust) for trust in TRUST), ("native", "untrusted")]
+)
 def test_plot_of_a_command(
+    way: str,
     trust: str,
     server: SshServer,
     client_home: ClientHome,
@@ -129,11 +133,15 @@ def test_plot_of_a_command(
     screen: Screen,
     expected: Picture,
 ) -> None:
-    argv = [*client_home.arguments, *TRUST[trust], "server", PYTHON, "plot.py", "there"]
+    options = [*TRUST[trust], "-v", "--x11", way]
+    argv = [*client_home.arguments, *options, "server", PYTHON, "plot.py", "there"]
     with started_xssh(argv, client_home.environment(xvfb), client_home.path) as session:
         picture = look_and_close(screen, "A plot of there")
-        done = session.wait()
-    assert done == (0, b"backend tkagg\nafter show\n", "")
+        done = tell(*session.wait())
+    assert (done.status, done.stdout) == (0, b"backend tkagg\nafter show\n")
+    assert done.stderr == ""
+    if way == "agent":
+        done.require_flawless()
     assert_same(picture, expected, client_home)
 
 
@@ -229,7 +237,7 @@ def test_a_signal_ends_the_plot_too(
 
 
 def test_no_display_means_no_forced_backend(server: SshServer, client_home: ClientHome) -> None:
-    argv = [*client_home.arguments, "server", PYTHON, "plot.py", "nobody"]
+    argv = [*client_home.arguments, "-Y", "server", PYTHON, "plot.py", "nobody"]
     done = run_xssh(argv, env=client_home.environment())
     assert done.status == 0
     assert done.stdout == b"backend agg\nafter show\n"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.agenthost import tell
 from tests.support.clients import ClientHome
 from tests.support.processes import run
 from tests.support.sessions import started, started_xssh
@@ -180,10 +181,14 @@ def expected(
     return look
 
 
-@pytest.mark.parametrize("trust", TRUST)
+WAYS = [("agent", "trusted"), ("agent", "untrusted"), ("native", "trusted")]
+
+
+@pytest.mark.parametrize(("way", "trust"), WAYS)
 @pytest.mark.parametrize("name", TITLES)
 def test_window_looks_as_it_does_locally(
     name: str,
+    way: str,
     trust: str,
     toolkits: Path,
     make_sshd: Callable[..., SshServer],
@@ -197,7 +202,8 @@ def test_window_looks_as_it_does_locally(
     client_home.add(server)
     backend = ["--backend", "QtAgg"] if name == "qtagg" else []
     command = shlex.join(program(name, toolkits))
-    argv = [*client_home.arguments, *TRUST[trust], *backend, "server", command]
+    options = [*TRUST[trust], *backend, "-v", "--x11", way]
+    argv = [*client_home.arguments, *options, "server", command]
     with started_xssh(argv, client_home.environment(xvfb), client_home.path) as session:
         picture = look_and_close(screen, name)
         done = session.wait()
@@ -206,6 +212,8 @@ def test_window_looks_as_it_does_locally(
         picture.save_png(seen)
         differing = picture.count_differences(picture_here)
         pytest.fail(f"{differing} pixels differ from the local window: see {seen}", pytrace=False)
+    if way == "agent":
+        tell(*done).require_flawless()
     assert (done.status, done.stdout) == {
         "qtagg": (0, b"qtagg\n"),
         "xterm": (0, b""),
