@@ -52,7 +52,7 @@ MAPPING_NOTIFY = 34
 XKB_STATE_EVENTS = frozenset((2, 4, 5, 8))
 """XKEYBOARD events that leave the keyboard's description as it is: state, indicators, bell."""
 
-INSPECTED = frozenset(range(1, 256)) - {127}
+INSPECTED = frozenset(range(256)) - {127}
 """All but NoOperation: each may matter to what is known, or have a reply."""
 
 PENDING_FULL = 4096

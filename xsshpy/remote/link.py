@@ -215,8 +215,9 @@ class Link:
         item = stream.items[0]
         if item.frame is None:
             assert self._encode_image is not None
-            frame = self._encode_image(client, item.image)
-        elif item.raw > share:
+            item.frame = self._encode_image(client, item.image)
+            item.image = b""
+        if item.frame.kind is FrameKind.DATA and item.raw > share:
             payload = memoryview(item.frame.payload)
             frame = Frame(FrameKind.DATA, client, payload[:share])
             item.frame = Frame(FrameKind.DATA, client, payload[share:])

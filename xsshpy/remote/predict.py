@@ -166,9 +166,8 @@ class Predictor:
         self.confirm(self._last)
 
     def pass_unseen(self, sequence: int) -> None:
-        """Take note of requests, up to ``sequence``, that nobody looked at."""
-        self._risky_sequence = self._fallible_sequence = self._last = sequence
-        self.resources.epoch += 1
+        """Take note of NoOperations up to ``sequence``: nobody looks at them."""
+        self._last = sequence
 
     def consider(self, request: Request) -> Opinion:
         """Return the opinion about a request; it takes its place among those before it."""

@@ -251,11 +251,14 @@ class Agent:
         elif kind is FrameKind.POOL:
             self._take_pool(frame)
         elif kind in (FrameKind.PRIME, FrameKind.PROPERTY):
-            self._take_facts(frame)
+            try:
+                self._take_facts(frame)
+            except ProtocolError as error:
+                raise LinkError(str(error)) from None
         elif kind is FrameKind.FORGET:
-            if self._facts is not None:
-                for code in frame.payload:
-                    self._facts.forget(FactClass(code))
+            for fact in FactClass:
+                if self._facts is not None and fact.value in bytes(frame.payload):
+                    self._facts.forget(fact)
         elif kind is FrameKind.EXPIRED:
             self._expired = True
         elif kind is FrameKind.STOP:

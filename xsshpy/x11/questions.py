@@ -109,6 +109,8 @@ def is_question(question: Question) -> bool:
         return 0 < len(body) <= FONT_NAME_LIMIT and body.isascii()
     if not 4 <= len(body) <= FACT_LIMIT or len(body) != 4 * _read_short(body, 2):
         return False
+    if any(len(body) < position + 4 for position in _places(owner, body)):
+        return False
     if owner == CORE:
         if body[0] not in CORE_FACTS or canonicalise_core(body, _read_short) != body:
             return False
@@ -177,6 +179,8 @@ def parse_questions(text: str) -> list[Question]:
         if not isinstance(bodies, list):
             raise ValueError("not a list of questions")
         for body in bodies:
+            if not isinstance(body, str):
+                continue
             with contextlib.suppress(ValueError, TypeError):
                 data = body.encode("ascii") if owner == FONT else bytes.fromhex(body)
                 question = Question(owner, data)

@@ -25,6 +25,8 @@ YES_LIFETIME = 90 * 86400
 NO_LIFETIME = 86400
 HOST_LIMIT = 500
 FILE_LIMIT = 1 << 18
+LATEST = 1e12
+"""No time is later (seconds); a file can hold any number."""
 
 
 def hosts_path(environ: Mapping[str, str]) -> Path:
@@ -81,6 +83,6 @@ def _read(path: Path) -> dict[str, tuple[bool, float]]:
     if isinstance(parsed, dict):
         for name, entry in parsed.items():
             match entry:
-                case [bool(ran), int() | float() as when]:
+                case [bool(ran), int() | float() as when] if abs(when) < LATEST:
                     found[name] = (ran, float(when))
     return found
