@@ -120,6 +120,7 @@ class Conversation:
         self._unanswered: Deque[_Pending] = deque()
         self._unknown = 0
         self._for_server: List[Piece] = []
+        self._run: List[bytes] = []  # requests that follow one another on the way to the server
         self._for_client: List[bytes] = []
         self._last_sent = 0
         self._last_seen = 0
@@ -141,8 +142,14 @@ class Conversation:
 
     def take_for_server(self) -> List[Piece]:
         """Return what is to be sent to the server, in order."""
+        self._end_run()
         pieces, self._for_server = self._for_server, []
         return pieces
+
+    def _end_run(self) -> None:
+        if self._run:
+            self._for_server.append(Piece(b"".join(self._run), False))
+            self._run.clear()
 
     def take_for_client(self) -> bytes:
         """Return what is to be sent to the client."""
@@ -165,7 +172,7 @@ class Conversation:
                 self._last_seen = event.sequence
                 self._take_request(predictor, event)
             elif isinstance(event, Raw):
-                self._for_server.append(Piece(event.data, False))
+                self._run.append(event.data)
                 if self._client.sequence > self._last_seen:
                     self._last_seen = self._client.sequence
                     predictor.pass_unseen(self._last_seen)
@@ -177,7 +184,11 @@ class Conversation:
     def _take_request(self, predictor: Predictor, request: Request) -> None:
         opcode = request.opcode
         is_image = opcode == PUT_IMAGE and len(request.data) == request.size
-        self._for_server.append(Piece(request.data, is_image))
+        if is_image:
+            self._end_run()
+            self._for_server.append(Piece(request.data, True))
+        else:
+            self._run.append(request.data)
         if opcode == PUT_IMAGE:
             self.counters.images += 1
         opinion = predictor.consider(request)

@@ -213,6 +213,13 @@ class ClientReader:
         self._left = 0
         if position > start:
             return Raw(buffer.take(position - start))
+        if end - position >= 4:
+            size = unpack_length(data, position + 2)[0] << 2
+            if size and position + size <= end and size <= self._whole:  # the usual case
+                self.sequence += 1
+                buffer.position = position + size
+                taken = data[position : position + size]
+                return Request(data[position], self.sequence, size, 4, taken)
         return self._single_request()
 
     def _single_request(self) -> ClientEvent:
