@@ -58,9 +58,12 @@ class Way:
         return self.name == "xssh"
 
 
+LOCAL = Way("local", ("sh", "-c"))
+"""The same programs straight on the display: nobody who carries them is quicker."""
 SSH = Way("ssh -X", ("ssh", "-X"))
 SSH_COMPRESSED = Way("ssh -XC", ("ssh", "-XC"))
 XSSH = Way("xssh", (*xssh_command(), "-X"))
+WAYS = (LOCAL, SSH, SSH_COMPRESSED, XSSH)
 
 
 @dataclass(frozen=True)
@@ -149,18 +152,20 @@ class X11Bench:
             stack.callback(self.watcher.close)
             cache = directory / "matplotlib"
             cache.mkdir()
-            environment = {**plot_environment(cache), "MPLBACKEND": "TkAgg"}
+            self.settings = {**plot_environment(cache), "MPLBACKEND": "TkAgg"}
             self.server = SshServer(
                 directory / "server",
                 KeyRing.generate(directory / "keys"),
-                ServerOptions(config="LogLevel INFO\n", environment=environment),
+                ServerOptions(config="LogLevel INFO\n", environment=self.settings),
             )
             stack.callback(self.server.stop)
             self._stack = stack.pop_all()
         (self.server.home / "plot.py").write_text(PROGRAM)
         (self.server.home / ".Xauthority").touch(mode=0o600)
         self.python = shlex.quote(sys.executable)
-        run([sys.executable, "-c", "import matplotlib.font_manager"], env=environment, timeout=100)
+        run(
+            [sys.executable, "-c", "import matplotlib.font_manager"], env=self.settings, timeout=100
+        )
         self.toolkits = Toolkits(cache)
         places = [directory / name for name in ("run", "tmp")]
         for place in places:
@@ -210,6 +215,8 @@ class Place:
         """Measure everything here, ssh and xssh in turn."""
         quick, near = self.bench.quick, self.distance.is_near
         ways = (SSH, XSSH) if quick else (SSH, SSH_COMPRESSED, XSSH)
+        if near:
+            ways = (LOCAL, *ways)
         for turn in range(self.bench.runs):
             for way in ways if turn % 2 else ways[::-1]:
                 if way.is_ours or near or turn == 0:
@@ -240,16 +247,22 @@ class Place:
         say(f"    {name}: {figure:.4g} {unit}")
 
     def _argv(self, way: Way, command: str, *options: str) -> list[str]:
+        if way is LOCAL:
+            return [*way.argv, command]
         return [*way.argv, *self.bench.client.arguments, *options, "far", command]
 
     def _start(
         self, way: Way, command: str, *options: str, cache: Path | None = None
     ) -> DrivenPlot:
-        environment = self.bench.client.environment(self.bench.display)
+        environment = self._environment(way)
         if cache is not None:
             environment["XDG_CACHE_HOME"] = str(cache)
-        argv = self._argv(way, command, *options)
-        return DrivenPlot(argv, environment, self.bench.client.path)
+        directory = self.bench.server.home if way is LOCAL else self.bench.client.path
+        return DrivenPlot(self._argv(way, command, *options), environment, directory)
+
+    def _environment(self, way: Way) -> dict[str, str]:
+        environment = self.bench.client.environment(self.bench.display)
+        return {**environment, **self.bench.settings} if way is LOCAL else environment
 
     # -- matplotlib's TkAgg --
 
@@ -339,7 +352,7 @@ class Place:
         seconds = 1 if self.bench.quick else 2
         for test in X11PERF:
             argv = self._argv(way, f"x11perf -repeat 2 -time {seconds} {test}")
-            environment = self.bench.client.environment(self.bench.display)
+            environment = self._environment(way)
             done = run(argv, env=environment, timeout=PATIENCE)
             found = re.findall(r"\( *([\d.]+)/sec\)", done.stdout.decode())
             assert found, f"x11perf {test} says {done.stderr[-500:]}"
@@ -354,17 +367,14 @@ def say(text: str) -> None:
 def describe(measures: list[Measure]) -> str:
     """Return a table: medians, and how many times better than ssh xssh is."""
     lines = [
-        f"{'link':18} {'measure':40} {'ssh -X':>11} {'ssh -XC':>11} {'xssh':>11} "
+        f"{'link':18} {'measure':40} {'local':>11} {'ssh -X':>11} {'ssh -XC':>11} {'xssh':>11} "
         f"{'vs -X':>7} {'vs -XC':>7}"
     ]
     for each in measures:
-        cells = [_show(each.median(way)) for way in (SSH, SSH_COMPRESSED, XSSH)]
+        cells = " ".join(f"{_show(each.median(way)):>11}" for way in WAYS)
         ratios = [_show(each.times_better(way)) for way in (SSH, SSH_COMPRESSED)]
         name = f"{each.name} ({each.unit})" if each.unit else each.name
-        lines.append(
-            f"{each.distance:18} {name:40} {cells[0]:>11} {cells[1]:>11} {cells[2]:>11} "
-            f"{ratios[0]:>7} {ratios[1]:>7}"
-        )
+        lines.append(f"{each.distance:18} {name:40} {cells} {ratios[0]:>7} {ratios[1]:>7}")
     return "\n".join(lines)
 
 
@@ -373,7 +383,7 @@ def export(measures: list[Measure]) -> list[dict[str, object]]:
     return [
         {
             **asdict(each),
-            "medians": {way.name: each.median(way) for way in (SSH, SSH_COMPRESSED, XSSH)},
+            "medians": {way.name: each.median(way) for way in WAYS},
             "times_better": {way.name: each.times_better(way) for way in (SSH, SSH_COMPRESSED)},
         }
         for each in measures

@@ -14,6 +14,7 @@ import asyncssh
 from asyncssh.constants import EXTENDED_DATA_STDERR
 from asyncssh.packet import String
 
+from xsshpy.ssh.bulk import BulkChannel
 from xsshpy.ssh.connection import ClientConnection
 from xsshpy.x11.agent import AgentError, AgentReceiver
 
@@ -58,7 +59,7 @@ class _AgentSession(asyncssh.SSHClientSession[bytes]):
         self._receiver.connection_lost(self._ending)
 
 
-class AgentChannel(asyncssh.SSHClientChannel[bytes]):
+class AgentChannel(BulkChannel, asyncssh.SSHClientChannel[bytes]):
     """The channel; ``write`` and ``close`` are asyncssh's own."""
 
     async def start(self, command: str, session: _AgentSession) -> None:

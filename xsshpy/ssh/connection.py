@@ -26,7 +26,6 @@ from asyncssh.channel import SSHChannel, SSHTCPChannel, SSHUNIXChannel, SSHX11Ch
 from asyncssh.constants import (
     MSG_DISCONNECT,
     MSG_EXT_INFO,
-    MSG_IGNORE,
     MSG_KEXINIT,
     MSG_REQUEST_SUCCESS,
     MSG_SERVICE_ACCEPT,
@@ -422,14 +421,7 @@ class ClientConnection(ObservedConnection):
     def send_packet(
         self, pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None
     ) -> None:
-        """Send a packet, and remember when.
-
-        asyncssh sends an empty MSG_IGNORE ahead of each, which hides the initialisation vector of a
-        CBC cipher (RFC 4251 §9.3.1). The others have no need of it, and it doubles what a packet
-        costs.
-        """
-        if pkttype == MSG_IGNORE and b"cbc" not in self._enc_alg_cs:
-            return
+        """Send a packet, and remember when."""
         self._last_moved = self._loop.time()
         super().send_packet(pkttype, *args, handler=handler)
 
