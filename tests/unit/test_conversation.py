@@ -119,6 +119,15 @@ def test_the_focus_may_move_without_blame(talk: Talk) -> None:
     assert talk.last[0].data[8:12] == moved[8:12]
 
 
+def test_the_focus_is_not_what_it_was_before_the_client_moved_it(talk: Talk) -> None:
+    move = x.request(talk.order, 42, struct.pack(talk.order.value + "II", ROOT, 0), 1)
+    talk.ask(sync(talk), move, fresh(talk))
+    talk.serve(x.reply(talk.order, 1), atom_reply(talk.order, 3, 5))
+    assert talk.ask(sync(talk)) == []
+    talk.serve(x.reply(talk.order, 4))
+    assert talk.ask(sync(talk)) == [(REPLY, 5)]
+
+
 def test_sync_waits_for_what_may_fail(talk: Talk) -> None:
     assert talk.ask(bell(talk), sync(talk)) == []
     assert talk.serve(x.error(talk.order, 1, 4)) == [(ERROR, 1)]

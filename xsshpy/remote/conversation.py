@@ -366,7 +366,8 @@ class Conversation:
         if message.size != len(reply):
             return
         if pending.opcode == GET_INPUT_FOCUS:
-            self.facts.focus = reply
+            if self._predictor is None or pending.sequence > self._predictor.focus_sequence:
+                self.facts.focus = reply
         elif pending.opcode == GET_WINDOW_ATTRIBUTES and len(reply) == 44:
             colormap = struct.unpack_from(self._order + "I", reply, 28)[0]
             if colormap in self.facts.colormaps:

@@ -55,6 +55,9 @@ BAD_DRAWABLE = 9
 DESTROY_NOTIFY = 17
 REPARENT_NOTIFY = 21
 
+MOVES_FOCUS = frozenset((4, 5, 7, 10, 11, 42))
+"""SetInputFocus, and what takes a window away that may have the focus."""
+
 SUBPIXELS_SINCE = (0, 6)
 """RENDER's version from which on the picture formats are told with the order of subpixels."""
 
@@ -110,6 +113,8 @@ class Predictor:
         self._grabbed = False
         self._render = self.follower.render.handlers
         self._last = 0
+        self.focus_sequence = 0
+        """The last request of this client that may have moved the focus."""
         self._changes: Deque[Tuple[int, int, int]] = deque()
         self._versions: Dict[Tuple[bytes, int], bytes] = {}
         self._follow = self.follower.core
@@ -179,6 +184,9 @@ class Predictor:
         opinion = self._consider(request)
         if not opinion.safe:
             self._risky_sequence = request.sequence
+            if request.opcode in MOVES_FOCUS:
+                self.focus_sequence = request.sequence
+                self.facts.focus = None
             if opinion.replies is Replies.NONE and (
                 may_fail or (late and self._fallible.may_fail(request))
             ):
