@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -46,7 +47,7 @@ def test_a_forced_command_sees_what_was_typed(
         argv = [*PROGRAMS[program], *client_home.arguments, "-Y", *options, "server", *command]
         done = run(argv, env=client_home.environment(xvfb))
         assert done.status == 0, done
-        results.append(done.stdout)
+        results.append(re.sub(rb"localhost:\d+", b"localhost:N", done.stdout))
     assert results[1] == results[0]
     typed = " ".join(command[1:] if command[:1] == ["--"] else command)
     said, display, backend, rest = results[1].decode().split("|")
