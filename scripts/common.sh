@@ -67,6 +67,11 @@ xterm        xterm                   xterm                            xquartz
 xdpyinfo     x11-utils               xdpyinfo                         xquartz
 xprop        x11-utils               xprop                            xquartz
 xwininfo     x11-utils               xwininfo                         xquartz
+xrandr       x11-xserver-utils       xrandr                           xquartz
+xset         x11-xserver-utils       xset                             xquartz
+setxkbmap    x11-xkb-utils           setxkbmap                        xquartz
+xlsatoms     x11-utils               xlsatoms                         xquartz
+openbox      openbox                 openbox                          -
 xdotool      xdotool                 xdotool                          xdotool
 x11perf      x11-apps                xorg-x11-apps                    xquartz
 import       imagemagick             ImageMagick                      imagemagick

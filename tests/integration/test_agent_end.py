@@ -204,7 +204,7 @@ def test_hundreds_of_clients_leave_nothing(host: AgentHost, make_xvfb: Callable[
     assert (done.status, done.stdout) == (0, b"right\n")
     assert connections[0] == connections[1]
     for before, after in zip(memory[0], memory[1], strict=True):
-        assert after - before < 1500, memory
+        assert after - before < 3000, memory  # the heap finds its size
 
 
 def resident(pid: int) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
 import time
@@ -310,3 +311,33 @@ def test_what_is_remembered_may_be_garbage(text: str, host: AgentHost) -> None:
     for name in ("x11-hosts.json", "x11-questions.json"):
         (folder / name).write_text(text)
     assert host.run("xdpyinfo >/dev/null").went_by_agent
+
+
+SCRIPT = """\
+import os
+import re
+print(os.environ["DISPLAY"], os.path.exists(os.environ["XAUTHORITY"]), os.environ["MPLBACKEND"])
+"""
+
+
+def test_a_script_has_the_display(host: AgentHost, short_directory: Path) -> None:
+    script = short_directory / "script.py"
+    script.write_text(SCRIPT)
+    options = ["--python", shlex.quote(sys.executable), "--script", str(script)]
+    done = host.run("", *options)
+    assert done.status == 0
+    assert re.fullmatch(rb"localhost:\d+\.0 True TkAgg\n", done.stdout), done
+
+
+def test_a_folder_with_an_odd_name_is_no_place_for_the_cookie(make_host: MakeHost) -> None:
+    """It could not stand in a command line of every shell."""
+    host = make_host(shell="bash")
+    odd = host.server.home / "it's $HOME"
+    odd.mkdir(mode=0o700)
+    write_start_file(
+        host, ".bashrc", f'export XDG_RUNTIME_DIR="{str(odd).replace("$", chr(92) + "$")}"\n'
+    )
+    done = host.run("xdpyinfo >/dev/null; echo $XAUTHORITY")
+    done.require_flawless()
+    assert done.stdout.startswith(str(host.temporary).encode())
+    assert not list(odd.iterdir())

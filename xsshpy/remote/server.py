@@ -10,6 +10,7 @@ and no buffer without a limit. Python 3.6 and later, standard library only.
 Follows the X Window System Protocol, version 11, §8 (connection setup).
 """
 
+import gc
 import hmac
 import os
 import select
@@ -60,6 +61,9 @@ SETUP_TIMEOUT = 30.0
 
 FACTS_TIMEOUT = 3.0
 """How long a client waits for the first facts; then it goes without them (seconds)."""
+
+COLLECTED_CLIENTS = 32
+"""After so many what they left is collected: it is little in number, and a lot in bytes."""
 
 OUTPUT_LIMIT = 1 << 20
 """What may wait for a client that doesn't read before its requests are left waiting (bytes)."""
@@ -135,6 +139,7 @@ class Agent:
         self._primed = False
         self._waiting: List[Client] = []
         self._expired = False
+        self._gone = 0
         self._stopped = False
         self._sink_events = 0
         self._heard = time.monotonic()
@@ -555,6 +560,9 @@ class Agent:
         if not client.welcomed or (known and self._link.is_drained(client.number)):
             self._link.close_stream(client.number)
             self._clients.pop(client.number, None)
+            self._gone += 1
+            if self._gone % COLLECTED_CLIENTS == 0:
+                gc.collect()
 
 
 class _Stopped(BaseException):
@@ -568,6 +576,8 @@ def _stop(number: int, frame: object) -> None:
 def serve(say: Callable[..., None]) -> None:
     """Be the display until the link ends. ``say`` writes a stage line."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(gc, "freeze"):  # since 3.7; what is there now need not be looked at again
+        gc.freeze()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     listener = None
