@@ -108,7 +108,10 @@ class X11Run:
             try:
                 display = await agent.start(
                     lambda command, receiver: open_agent_channel(
-                        session.connection, command, receiver
+                        session.connection,
+                        command,
+                        receiver,
+                        session.login.is_command_forced,
                     ),
                     at_once=bool(known),
                 )

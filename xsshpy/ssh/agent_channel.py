@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Callable
 
 import asyncssh
 from asyncssh.constants import EXTENDED_DATA_STDERR
@@ -62,12 +63,18 @@ class _AgentSession(asyncssh.SSHClientSession[bytes]):
 class AgentChannel(BulkChannel, asyncssh.SSHClientChannel[bytes]):
     """The channel; ``write`` and ``close`` are asyncssh's own."""
 
-    async def start(self, command: str, session: _AgentSession) -> None:
-        """Open the channel and ask for the command. Raises asyncssh's errors."""
+    async def start(
+        self, command: str, session: _AgentSession, is_forced: Callable[[], bool]
+    ) -> None:
+        """Open the channel and ask for the command. Raises asyncssh's errors and AgentError."""
         packet = await self._open(b"session")
         packet.check_end()
         self._session = session
         session.connection_made(self)
+        # What the server tells of the key comes behind the login, and before this channel.
+        if is_forced():
+            self.abort()
+            raise AgentError("the server runs a command of its own")
         asked = asyncio.ensure_future(self._make_request(b"exec", String(os.fsencode(command))))
         asked.add_done_callback(self._answered)
         # The request leaves when its task first runs; what is written must come behind it.
@@ -103,9 +110,16 @@ class AgentChannel(BulkChannel, asyncssh.SSHClientChannel[bytes]):
 
 
 async def open_agent_channel(
-    connection: ClientConnection, command: str, receiver: AgentReceiver
+    connection: ClientConnection,
+    command: str,
+    receiver: AgentReceiver,
+    is_forced: Callable[[], bool],
 ) -> AgentChannel:
-    """Run the agent's command in a channel of its own. Raises AgentError."""
+    """Run the agent's command in a channel of its own. Raises AgentError.
+
+    ``is_forced`` tells whether the server would run a command of its own instead; then nothing is
+    asked of it, as that command would run a second time.
+    """
     channel = AgentChannel(
         connection,
         asyncio.get_running_loop(),
@@ -116,7 +130,7 @@ async def open_agent_channel(
         PACKET_SIZE,
     )
     try:
-        await channel.start(command, _AgentSession(receiver))
+        await channel.start(command, _AgentSession(receiver), is_forced)
     except asyncssh.ChannelOpenError as error:
         reason = f"the server opens no second session: {error.reason}"
         raise AgentError(reason, lasting=True) from None
