@@ -333,6 +333,9 @@ class AgentForwarding:
 
     async def _tell_facts(self, relay: AgentRelay) -> None:
         relay.tell(await asyncio.shield(self._facts))
+        if self._watch is not None:
+            with contextlib.suppress(asyncio.TimeoutError):  # then clients ask themselves
+                relay.tell(await self._watch.ask_atom_names(), news=True)
 
     def _lose_server(self) -> None:
         """The X server is gone. Another may take its place: the next client tells."""

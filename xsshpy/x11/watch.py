@@ -40,7 +40,15 @@ from xsshpy.remote.xmessages import (
 )
 from xsshpy.remote.xrequests import CORE_FACTS, EXTENSION_FACTS, INTERN_ATOM, FactClass
 from xsshpy.remote.xwire import ServerReader
-from xsshpy.x11.questions import CORE, FONT, Question, ServerNames, build_request
+from xsshpy.x11.questions import (
+    CORE,
+    FONT,
+    GET_ATOM_NAME,
+    LAST_PREDEFINED_ATOM,
+    Question,
+    ServerNames,
+    build_request,
+)
 
 ANSWER_TIMEOUT = 10.0
 """How long the server may take for all answers (seconds)."""
@@ -51,6 +59,11 @@ SUBSTRUCTURE_REDIRECT = 1 << 20
 PROPERTY_NOTIFY = 28
 MAPPING_NOTIFY = 34
 PROPERTY_DELETED = 1
+
+ATOM_LIMIT = 1024
+"""Atoms from here on are asked for by their numbers when a client wants to know."""
+
+ATOM_BATCH = 128
 
 XKB_EVENTS = 0x01 | 0x02 | 0x08 | 0x20 | 0x40 | 0x80
 """New keyboard, map, controls, indicator map, names and compatibility map (§16.9)."""
@@ -132,6 +145,25 @@ class ServerWatch(asyncio.Protocol):
         for record in await asyncio.wait_for(asyncio.gather(*answers), ANSWER_TIMEOUT):
             if record is not None:
                 records.append(record)
+        return records
+
+    async def ask_atom_names(self) -> list[Record]:
+        """Return the names of all atoms, to be asked for when the first facts are there.
+
+        Their numbers have no gaps, and toolkits ask for those that they get as types and labels.
+        """
+        records: list[Record] = []
+        for first in range(LAST_PREDEFINED_ATOM + 1, ATOM_LIMIT, ATOM_BATCH):
+            keys = [
+                struct.pack("<BBHI", GET_ATOM_NAME, 0, 2, atom)
+                for atom in range(first, first + ATOM_BATCH)
+            ]
+            asked = [self._request(key) for key in keys]
+            replies = await asyncio.wait_for(asyncio.gather(*asked), ANSWER_TIMEOUT)
+            for key, reply in zip(keys, replies, strict=True):
+                if reply is None:
+                    return records
+                records.append(Record(Told.REPLY, FactClass.FOREVER.value, key, reply))
         return records
 
     def look_again(self) -> None:
