@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,8 +27,15 @@ PRIVATE_VARIABLES = ("SSH_AUTH_SOCK", "SSH_ASKPASS", "DISPLAY", "XAUTHORITY", "M
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Own every orphan from the start, so that no leak can hide."""
+    """Own every orphan from the start, so that no leak can hide.
+
+    Signals that were ignored when this run was started (nohup, a background job of a script) would
+    be ignored by every program that a test starts.
+    """
     adopt_orphans()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -113,7 +113,7 @@ class X11Run:
                         receiver,
                         session.login.is_command_forced,
                     ),
-                    at_once=bool(known),
+                    known=bool(known),
                 )
             except AgentError as error:
                 self.failure = error

@@ -4,12 +4,14 @@ what is said and done where it cannot.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
 import shlex
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,10 +157,14 @@ def test_python_that_hangs(host: AgentHost, short_directory: Path) -> None:
 
 
 def test_modules_that_do_not_start(host: AgentHost) -> None:
-    before = "import xsshpy.x11.agent as a; a.pack_modules = lambda: b'3\\nxyz'\n"
+    before = "import xsshpy.x11.agent_start as s; s.pack_modules = lambda: 'eHl6'\n"
     done = host.run("exit 3", before=before)
     assert (done.status, done.reason) == (3, "it fails: error")
-    slow = "import xsshpy.x11.agent as a; a.pack_modules = lambda: b''\n" + patch_deadlines()
+    source = b"def serve(say):\n    import time\n    time.sleep(4)\n"
+    packed = zlib.compress(b"slow %d\n" % len(source) + source)
+    words = base64.b64encode(packed).decode("ascii")
+    slow = f"import xsshpy.x11.agent_start as s; s.pack_modules = lambda: {words!r}\n"
+    slow += patch_deadlines()
     done = host.run("exit 3", before=slow)
     assert (done.status, done.reason) == (3, "it was not ready within 1 seconds")
 

@@ -84,6 +84,7 @@ def test_a_start_takes_a_round_trip_less_than_with_ssh(far: Distance, words: lis
     assert xssh == ssh - 1
 
 
+@pytest.mark.parametrize("way", ["native", "agent"])
 @pytest.mark.parametrize(
     "words",
     [
@@ -94,21 +95,12 @@ def test_a_start_takes_a_round_trip_less_than_with_ssh(far: Distance, words: lis
     ids=["untrusted", "trusted", "shell"],
 )
 def test_with_x11_a_start_takes_no_more_round_trips_than_with_ssh(
-    far: Distance, xvfb: Xvfb, words: list[str]
+    far: Distance, xvfb: Xvfb, words: list[str], way: str
 ) -> None:
-    """xssh waits for the display to be granted before it sends the command."""
-    far.environment = far.home.environment(xvfb, XSSH_X11="native")
+    """xssh waits for the display, granted or made, before it sends the command."""
+    far.environment = far.home.environment(xvfb, XSSH_X11=way)
     ssh, xssh = far.compare(words)
     assert xssh == ssh
-
-
-def test_with_the_agent_a_start_takes_one_round_trip_more(far: Distance, xvfb: Xvfb) -> None:
-    """It waits until the agent is a display, and no server takes the agent's modules before it has
-    said that its command runs."""
-    far.environment = far.home.environment(xvfb)
-    words = ["-Y", "far", "echo x; cat"]
-    ssh = far.least("ssh", words)
-    assert far.least("xssh", words, enough=ssh + 1) == ssh + 1
 
 
 @pytest.mark.parametrize("option", ["--backend=none", "rsync --server"])

@@ -1,10 +1,10 @@
-"""Receives the agent's modules on stdin and starts them: the first to run on the other host.
+"""Unpacks the agent's modules and starts them: the first to run on the other host.
 
-This source travels inside the command line and is carried out by ``python -c``, with a nonce as its
-argument. It says on stdout, in one line, what it found; then it reads a length in a line of its own
-and that many bytes: the modules, compressed. Nothing is written to the disk. An interpreter that is
-too old says so and leaves stdin alone for the next candidate, therefore this file must compile on
-Python 2.7. The status is 0 however it ends, once it has said hello: any other means that this
+This source travels inside the command line and is carried out by ``python -c``; its arguments are a
+nonce and the modules, compressed, in base64, in pieces. It says on stdout, in one line, what it
+found. Nothing is written to the disk, and stdin is left alone. An interpreter that is too old says
+so and leaves the field to the next candidate, therefore this file must compile on Python 2.7. The
+status is 0 however it ends, once it has said hello: any other means that this
 interpreter did not get so far, and the next one is tried.
 """
 
@@ -13,7 +13,6 @@ import sys
 
 OLDEST = (3, 6)
 TOO_OLD = 65
-LONGEST = 1 << 22
 
 
 def say(stage, **facts):
@@ -26,31 +25,12 @@ def say(stage, **facts):
     os.write(1, ("\n" + " ".join(words) + "\n").encode("ascii"))
 
 
-def read_exactly(size):
-    """Return ``size`` bytes of stdin; ends the process where stdin ends before."""
-    pieces = []
-    while size:
-        piece = os.read(0, min(size, 65536))
-        if not piece:
-            sys.exit(0)
-        pieces.append(piece)
-        size -= len(piece)
-    return b"".join(pieces)
-
-
 def receive():
     """Return the modules as pairs of name and source, in the order in which they are to be run."""
+    import base64
     import zlib
 
-    digits = b""
-    while not digits.endswith(b"\n"):
-        if len(digits) > 8:
-            raise ValueError("no length")
-        digits += read_exactly(1)
-    size = int(digits)
-    if size > LONGEST:
-        raise ValueError("too long")
-    text = zlib.decompress(read_exactly(size))
+    text = zlib.decompress(base64.b64decode("".join(sys.argv[2:])))
     modules = []
     while text:
         head, text = text.split(b"\n", 1)
@@ -75,7 +55,7 @@ def load(modules):
 
 
 def main():
-    """Say what is here, receive the modules, and run the last of them."""
+    """Say what is here, unpack the modules, and run the last of them."""
     version = ".".join(str(number) for number in sys.version_info[:3])
     if sys.version_info < OLDEST:
         say("old", python=version)

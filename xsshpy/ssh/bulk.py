@@ -2,9 +2,9 @@
 
 asyncssh copies all that has arrived twice for each packet in it, sends an empty packet before each
 packet, and makes a system call for each of them. Here packets that only carry data of a channel are
-taken out of the buffer one after another, and what a channel sends goes out together. Everything
-else, and whatever looks wrong, is left to asyncssh: nothing is touched here before it is known to
-be data.
+taken out of the buffer one after another, and what a channel sends is sealed without copies and
+goes out together. Everything else, and whatever looks wrong, is left to asyncssh: nothing is
+touched here before it is known to be data.
 
 The short way in is for AES-GCM, whose packets show their length (RFC 5647 §7.2); for other ciphers
 asyncssh gets the bytes in small portions.
@@ -39,6 +39,21 @@ _DATA_HEAD = 10
 _SMALLEST_BULK = 512
 """Bytes of a packet below which asyncssh's way is as good."""
 _PORTION = 64 << 10
+
+
+class _Sealing(GCMEncryption):
+    """AES-GCM for what is sent, with the key set up once and not for each packet."""
+
+    def __init__(self, cipher: GCMCipher) -> None:
+        super().__init__(cipher)
+        self._aead = AESGCM(cipher._key)
+
+    def encrypt_packet(self, seq: int, header: bytes, packet: bytes) -> tuple[bytes, bytes]:
+        """Return the packet as it leaves; its tag is part of it."""
+        cipher = self._cipher
+        sealed = self._aead.encrypt(cipher._iv, packet, header)
+        cipher._update_iv()
+        return header + sealed, b""
 
 
 class BulkConnection(asyncssh.SSHClientConnection):
@@ -119,6 +134,8 @@ class BulkConnection(asyncssh.SSHClientConnection):
         """Send a packet; without the empty one before it that only ciphers in CBC mode need."""
         if pkttype == MSG_USERAUTH_REQUEST:
             self._requested = self._loop.time()
+        if type(self._send_encryption) is GCMEncryption:
+            self._send_encryption = _Sealing(self._send_encryption._cipher)
         if pkttype != MSG_IGNORE or b"cbc" in self._enc_alg_cs:
             super().send_packet(pkttype, *args, handler=handler)
 

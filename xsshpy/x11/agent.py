@@ -28,7 +28,6 @@ from xsshpy.x11.agent_start import (
     StageLine,
     StageReader,
     agent_command,
-    pack_modules,
 )
 from xsshpy.x11.local import LocalDisplay
 from xsshpy.x11.questions import Question, load_questions, recognise, save_questions
@@ -151,6 +150,7 @@ class AgentForwarding:
         self._relay: AgentRelay | None = None
         self._watch: ServerWatch | None = None
         self._learned: dict[Question, None] = {}
+        self._command = asyncio.create_task(asyncio.to_thread(agent_command, self._nonce))
         self._facts = asyncio.create_task(self._ask_server())
         self._beginning: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
@@ -165,33 +165,27 @@ class AgentForwarding:
 
     # -- the start --
 
-    async def start(self, open_channel: OpenChannel, *, at_once: bool) -> RemoteDisplay:
+    async def start(self, open_channel: OpenChannel, *, known: bool) -> RemoteDisplay:
         """Start the agent; return its display. Raises AgentError.
 
-        ``at_once``: send the modules before a Python has spoken; for hosts that are known to run
-        them. It saves a round trip, but a host that runs something else would be fed with them.
+        ``known``: the host ran it before, and so may take its time.
         """
         try:
-            return await self._start(open_channel, at_once=at_once)
+            return await self._start(open_channel, known=known)
         except AgentError:
             self._closing = True
             if self._channel is not None:
                 self._channel.kill()
             raise
 
-    async def _start(self, open_channel: OpenChannel, *, at_once: bool) -> RemoteDisplay:
-        self._channel = await open_channel(agent_command(self._nonce), self)
-        modules = pack_modules()
-        if at_once:
-            self._write(modules)
+    async def _start(self, open_channel: OpenChannel, *, known: bool) -> RemoteDisplay:
+        self._channel = await open_channel(await self._command, self)
         hello = await self._await_stage(
-            Stage.HELLO, HELLO_DEADLINE if at_once else FIRST_HELLO_DEADLINE
+            Stage.HELLO, HELLO_DEADLINE if known else FIRST_HELLO_DEADLINE
         )
         self._debug(
             f"X11 agent: Python {hello.facts.get('python')} at {hello.facts.get('executable')}"
         )
-        if not at_once:
-            self._write(modules)
         ready = await self._await_stage(Stage.READY, READY_DEADLINE)
         display = _read_display(ready.facts, self.local.screen)
         if display is None:
@@ -199,11 +193,6 @@ class AgentForwarding:
         # A display that takes its time must not hold the session up, only its clients.
         self._beginning = asyncio.create_task(self._begin())
         return display
-
-    def _write(self, data: bytes) -> None:
-        assert self._channel is not None
-        with contextlib.suppress(OSError):  # it is closed, and will be said to be
-            self._channel.write(data)
 
     async def _options(self) -> AgentOptions:
         return AgentOptions(
@@ -392,7 +381,8 @@ class AgentForwarding:
         self._closing = True
         if self._expiry is not None:
             self._expiry.cancel()
-        tasks = [task for task in (self._beginning, self._facts, self._telling) if task is not None]
+        begun = (self._command, self._beginning, self._facts, self._telling)
+        tasks: list[asyncio.Task[object]] = [task for task in begun if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

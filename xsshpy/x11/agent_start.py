@@ -1,4 +1,4 @@
-"""How the remote agent is started: the command line, the modules that follow it, the stages back.
+"""How the remote agent is started: the command line with its modules, the stages back.
 
 Sans-IO but for reading this package's own files. The command line reads the same in sh, bash, zsh,
 fish, csh and tcsh: words in single quotes without a backslash, an exclamation mark or a quote
@@ -12,6 +12,7 @@ and a start that brings more than ``NOISE_LIMIT`` bytes of it has failed.
 from __future__ import annotations
 
 import base64
+import re
 import zlib
 from collections import deque
 from dataclasses import dataclass, field
@@ -66,15 +67,27 @@ CANDIDATES = (
 
 _SEARCH = (
     "for p in {candidates}; do "
-    'command -v $p >/dev/null 2>&1 || continue; $p -E -s -S -c "$0" "$1"; '
+    'command -v $p >/dev/null 2>&1 || continue; $p -E -s -S -c "$0" "$@"; '
     # Whatever it is that did not come as far as the loader's end: the next one may.
     "case $? in 0|12[89]|1[3-9]?|2??) exit;; esac; done; "
     "echo; echo xssh-agent $1 none"
 )
 
 
+WORD_LENGTH = 4000
+"""Longest word of the command line with the modules (bytes); csh takes no word of 50,000."""
+
+_DESCRIPTION = re.compile(r'^([ \t]*)"""[\s\S]*?"""[ \t]*$', re.MULTILINE)
+_COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
+
+
 def agent_command(nonce: str) -> str:
-    """Return the remote command line. ``nonce`` is of letters and digits."""
+    """Return the remote command line. ``nonce`` is of letters and digits.
+
+    The modules are in it, as words that the shell hands on: an SSH server lets nothing be written
+    to a command before it runs, so on stdin they would arrive a round trip later. Nothing but this
+    command is ever sent to a host that may run something else in its place.
+    """
     source = resources.files("xsshpy.remote").joinpath("loader.py").read_bytes()
     packed = base64.b64encode(zlib.compress(source, 9)).decode("ascii")
     # What lies in the home directory must not stand in for a module of the standard library.
@@ -83,21 +96,28 @@ def agent_command(nonce: str) -> str:
         f'import base64,zlib;exec(zlib.decompress(base64.b64decode("{packed}")))'
     )
     search = _SEARCH.format(candidates=" ".join(CANDIDATES))
-    return f"sh -c '{search}' '{loader}' {nonce}"
+    modules = pack_modules()
+    words = [modules[at : at + WORD_LENGTH] for at in range(0, len(modules), WORD_LENGTH)]
+    return f"sh -c '{search}' '{loader}' {nonce} {' '.join(words)}"
 
 
-def pack_modules() -> bytes:
-    """Return what is sent to the loader: a length in a line, then the modules, compressed.
-
-    Comments travel along: leaving them out would cost more time here than they take on the way.
-    """
+def pack_modules() -> str:
+    """Return what the loader unpacks: the modules without their texts, compressed, in base64."""
     package = resources.files("xsshpy.remote")
     parts = []
     for name in MODULES:
-        source = package.joinpath(f"{name}.py").read_bytes()
+        source = strip_texts(package.joinpath(f"{name}.py").read_text("utf-8")).encode("utf-8")
         parts.append(f"{name} {len(source)}\n".encode("ascii") + source)
-    packed = zlib.compress(b"".join(parts), 6)
-    return b"%d\n" % len(packed) + packed
+    return base64.b64encode(zlib.compress(b"".join(parts), 9)).decode("ascii")
+
+
+def strip_texts(source: str) -> str:
+    """Return Python source without comments and docstrings; its lines keep their numbers.
+
+    In these modules a line that begins with three quotes begins a docstring, and nothing else.
+    """
+    plain = _DESCRIPTION.sub(lambda found: found[1] + "0" + "\n" * found[0].count("\n"), source)
+    return _COMMENT.sub("", plain)
 
 
 class Stage(Enum):
