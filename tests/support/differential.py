@@ -299,7 +299,9 @@ class Bench:
         argv = [*PROGRAMS[program], *own, *map(fill, words)]
         if case.shell:
             argv = ["bash", "-c", fill(case.shell), "bash", *argv]
-        env = self._home.environment(xvfb, **{name: fill(text) for name, text in case.env.items()})
+        given = {name: fill(text) for name, text in case.env.items()}
+        # What is compared is how X11 is asked of the server, as ssh asks; the agent asks nothing.
+        env = self._home.environment(xvfb, XSSH_X11="native", **given)
         if case.terminal is None:
             done = run(argv, stdin=case.stdin, env=env, cwd=self._home.path, timeout=_DEADLINE)
         else:
