@@ -33,7 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
     be ignored by every program that a test starts.
     """
     adopt_orphans()
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
