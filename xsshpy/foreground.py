@@ -90,21 +90,23 @@ class Attendance:
         self.disconnected = False
         self.killed = 0
 
-    async def attend(self, linger: Callable[[], Awaitable[None]]) -> None:
+    async def attend(
+        self,
+        start: Callable[[Callable[[], None]], Awaitable[None]],
+        linger: Callable[[], Awaitable[None]],
+    ) -> None:
         """Return when the process has ended and ``linger`` is done, or the user broke off.
 
-        ``linger`` waits for what outlives the process: its windows and forwarded connections.
-        After ``~&`` it returns in a child process.
+        ``start`` starts the process. It calls what it is given as soon as the process is asked
+        for: from then on the terminal is the process's, before there is output of it, and input
+        is on its way behind the request. ``linger`` waits for what outlives the process: its
+        windows and forwarded connections. After ``~&`` it returns in a child process.
         """
-        self._handle_signals()
         try:
-            self._enter_raw_mode()
-            self._pump = self._input_pump()
-            self._process.pump_input(self._pump)
-            waiting = asyncio.create_task(self._wait(linger))
-            self._break_off = waiting.cancel
+            work = asyncio.create_task(self._work(start, linger))
+            self._break_off = work.cancel
             try:
-                await waiting
+                await work
             except asyncio.CancelledError:
                 if not self.disconnected:
                     raise
@@ -117,7 +119,18 @@ class Attendance:
             if self._null >= 0:
                 os.close(self._null)
 
-    async def _wait(self, linger: Callable[[], Awaitable[None]]) -> None:
+    def _begin(self) -> None:
+        self._handle_signals()
+        self._enter_raw_mode()
+        self._pump = self._input_pump()
+        self._process.pump_input(self._pump)
+
+    async def _work(
+        self,
+        start: Callable[[Callable[[], None]], Awaitable[None]],
+        linger: Callable[[], Awaitable[None]],
+    ) -> None:
+        await start(self._begin)
         await self._process.closed.wait()
         await self._process.drain()
         # No process is left to take keys: Ctrl-C must end the wait for its windows, as in ssh.

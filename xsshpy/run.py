@@ -14,7 +14,7 @@ import importlib
 import os
 import signal
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -321,7 +321,7 @@ async def _wait_without_session(run: _Run) -> int:
     await _confirm_forwards(run)
     _detach(run, has_session=False)
     try:
-        await attendance.attend(_nothing)
+        await attendance.attend(_begin_at_once, _nothing)
     finally:
         ending.cancel()
     if attendance.killed == signal.SIGTERM:
@@ -350,13 +350,18 @@ async def _run_session(run: _Run, x11: X11Run | None) -> int:
     session.become_interactive(streams.pty or forwarding is not None)
     process = RemoteProcess(console, stdout=STDOUT, stderr=STDERR)
     await _confirm_forwards(run)  # before the command runs: it may rely on them
-    grants = await start_process(session.connection, plan, process)
-    if forwarding is not None:
-        forwarding.tell_refusal(grants, session, settings)
-    if script is not None:
-        process.write(script_preamble(invocation, script, plan, grants))
     attendance = _attendance(run, process, streams)
-    _detach(run, has_session=True)
+
+    async def start(begin: Callable[[], None]) -> None:
+        # The preamble of a script, which tells what was granted, comes before the script's input.
+        asked = begin if script is None else lambda: None
+        grants = await start_process(session.connection, plan, process, asked)
+        if forwarding is not None:
+            forwarding.tell_refusal(grants, session, settings)
+        if script is not None:
+            process.write(script_preamble(invocation, script, plan, grants))
+            begin()
+        _detach(run, has_session=True)
 
     async def linger() -> None:
         # As with ssh: who reads our stdout sees its end when the remote command is through.
@@ -365,7 +370,7 @@ async def _run_session(run: _Run, x11: X11Run | None) -> int:
             await forwarding.wait_until_idle()
         await run.forwarder.wait_until_idle()
 
-    await attendance.attend(linger)
+    await attendance.attend(start, linger)
     if forwarding is not None:
         forwarding.tell_statistics(asked=invocation.stats)
     return _conclude(run, process, attendance, streams)
@@ -393,6 +398,11 @@ def _detach(run: _Run, *, has_session: bool) -> None:
         stdout=not has_session,
         stderr=not has_session and quiet,
     )
+
+
+async def _begin_at_once(begin: Callable[[], None]) -> None:
+    """Without a session there is no process to start."""
+    begin()
 
 
 async def _nothing() -> None:

@@ -63,7 +63,7 @@ def test_local_command_finds_the_forwards_open(pair: Pair) -> None:
         ["-oRemoteCommand=echo x", "-s", "server"],
         ["-oRemoteCommand=upper", "-oSessionType=subsystem", "server"],
         ["-oRemoteCommand=echo x", "-T", "server"],
-        ["-oRemoteCommand=echo x", "-tt", "server"],
+        ["-oRemoteCommand=read y; echo x", "-tt", "server"],
         ["-oRemoteCommand=echo x; exit 7", "-oSessionType=default", "server"],
         ["-s", "server", "upper"],
         ["-s", "server"],

@@ -32,7 +32,7 @@ from tests.support.xvfb import Xvfb
 
 # fmt: off
 SECRET = "$6$saltsalt$TVLlQcbpFVof5W3Yz4DTP6gRstiNuHwwTt6GLc1E5n0U0aDehy0S5knV8wiOQSpT0Y77vwPZN.Pq.H91p5hVO1"
-FORCED = """printf %s "${SSH_ORIGINAL_COMMAND-unset}" | od -An -c; tty; echo "$TERM" """
+FORCED = """printf %s "${SSH_ORIGINAL_COMMAND-unset}" | od -An -c; tty | tr -d 0-9; echo "$TERM" """
 FORCED_KEY = FORCED.replace('"', '\\"')
 OLD = "KexAlgorithms diffie-hellman-group14-sha1\nHostKeyAlgorithms ssh-rsa\nMACs hmac-sha1\n"
 SLOW = "AuthorizedKeysCommand /bin/sleep 0.4\nAuthorizedKeysCommandUser root"
@@ -77,7 +77,7 @@ ASKPASS = {"askpass": '#!/bin/sh\necho "$1" >> @ssh@/asked\necho secret\n'}
 WRONG = {"askpass": '#!/bin/sh\necho "$1" >> @ssh@/asked\necho wrong\n'}
 SAYS_YES = {"askpass": '#!/bin/sh\necho "$1" >> @ssh@/asked\necho yes\n'}
 ALONE = "Host server\n HostName 127.0.0.1\n Port @port@\n User demo\n ForwardX11 no\n UserKnownHostsFile @ssh@/known_hosts\n"
-AGENT = 'eval "$(ssh-agent -a @home@/agent)" >/dev/null; "$@"; s=$?; kill $SSH_AGENT_PID; exit $s'
+AGENT = 'eval "$(ssh-agent -a @home@/agent)" >/dev/null; "$@"; s=$?; kill $SSH_AGENT_PID; while test -e @home@/agent; do sleep 0.02; done; exit $s'
 ENV = "env | grep -Ev '^(SSH_C|_=|LS_COLORS)' | sort"
 LOCAL = "-L @free@:127.0.0.1:@port@"
 REMOTE = "-R @free@:127.0.0.1:@port@"

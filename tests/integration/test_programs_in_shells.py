@@ -145,7 +145,7 @@ SCRIPTS = {
     "many words": '"$@" server echo "a  b" c "" d',
     "a long command": '"$@" server "echo $(head -c 100000 /dev/zero | tr \\\\0 x) | wc -c"',
     "coproc": 'coproc "$@" server "read x; echo got $x"; echo w >&${COPROC[1]}; cat <&${COPROC[0]}',
-    "trap": 'trap "echo int" INT; "$@" server "kill -INT \\$PPID; exit 3" >/dev/null; echo ok',
+    "trap": 'trap "echo int" INT; "$@" server "kill -INT \\$PPID; exit 3" >/dev/null 2>&1; echo $?',
     "status of a signal": '"$@" server "kill -9 \\$\\$"; echo $?; "$@" server "exit 300"; echo $?',
     "errexit": 'set -e; "$@" server "exit 4"; echo never',
     "ControlPersist known": '"$@" -o ControlPersist 2>&1 | grep -c "Bad configuration option"',

@@ -573,7 +573,7 @@ def test_session_lasts_as_long_as_its_windows(program: str, remote: Remote, scre
         with pytest.raises(AssertionError, match="still runs"):
             session.wait(0.5)
         screen.close_window(window)
-        done = session.wait(5)
+        done = session.wait(15)
     assert (done.status, done.stdout, done.stderr) == (5, b"away\n", "")
 
 

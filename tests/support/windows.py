@@ -191,10 +191,17 @@ class Screen:
             )
             last = now
 
-    def close_window(self, window: Any) -> None:
-        """Ask a window's program to close it, as its close button does (ICCCM 4.2.8.1)."""
+    def close_window(self, window: Any, timeout: float = 10.0) -> None:
+        """Ask a window's program to close it, as its close button does (ICCCM 4.2.8.1).
+
+        A window may be seen before its program says that it listens to this.
+        """
         protocols = self._display.intern_atom("WM_PROTOCOLS")
         delete = self._display.intern_atom("WM_DELETE_WINDOW")
+        deadline = time.monotonic() + timeout
+        while delete not in (window.get_wm_protocols() or ()):
+            assert time.monotonic() < deadline, "the program takes no wish to close its window"
+            time.sleep(0.03)
         message = ClientMessage(
             window=window, client_type=protocols, data=(32, [delete, X.CurrentTime, 0, 0, 0])
         )

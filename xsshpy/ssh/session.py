@@ -112,9 +112,12 @@ class SessionChannel(BulkChannel, asyncssh.SSHClientChannel[bytes]):
 
     _session: RemoteProcess
 
-    async def start(self, plan: SessionPlan, process: RemoteProcess) -> Grants:
+    async def start(
+        self, plan: SessionPlan, process: RemoteProcess, asked: Callable[[], None]
+    ) -> Grants:
         """Open the channel, make the requests, start the process.
 
+        ``asked`` is called when the process is asked for; input may follow from then on.
         Raises SessionError where the server refuses the channel, the pty or the command.
         """
         connection = self.get_connection()
@@ -135,7 +138,7 @@ class SessionChannel(BulkChannel, asyncssh.SSHClientChannel[bytes]):
         self._session = process
         self.set_write_buffer_limits(WAITING_INPUT)
         process.connection_made(self)
-        grants = await self._request(plan, agent)
+        grants = await self._request(plan, agent, asked)
         process.session_started()
         if self._conn is not None:  # else a short process without output is over already
             self._conn.create_task(self._start_reading(), self.logger)
@@ -148,7 +151,9 @@ class SessionChannel(BulkChannel, asyncssh.SSHClientChannel[bytes]):
             return None
         return asyncio.ensure_future(plan.start_agent())
 
-    async def _request(self, plan: SessionPlan, agent: _Agent | None) -> Grants:
+    async def _request(
+        self, plan: SessionPlan, agent: _Agent | None, program_asked: Callable[[], None]
+    ) -> Grants:
         """Ask for everything, and for the program at once unless the command has to wait."""
         asked = self._ask_for_surroundings(plan)
         display = await agent if agent is not None else None
@@ -159,6 +164,7 @@ class SessionChannel(BulkChannel, asyncssh.SSHClientChannel[bytes]):
         program, command = decide_program(plan, _granted(asked, display))
         arguments = [String(os.fsencode(command))] if command else []
         started = self._ask(program, *arguments)
+        program_asked()
         await asyncio.gather(*asked.values(), started)
         if plan.pty is not None and _is_refused(asked, b"pty-req"):
             refusal = "PTY allocation request failed on channel 0"
@@ -425,10 +431,14 @@ class RemoteProcess(asyncssh.SSHClientSession[bytes]):
 
 
 async def start_process(
-    connection: ClientConnection, plan: SessionPlan, process: RemoteProcess
+    connection: ClientConnection,
+    plan: SessionPlan,
+    process: RemoteProcess,
+    asked: Callable[[], None],
 ) -> Grants:
     """Start a remote process on a connection; return what the server granted.
 
+    ``asked`` is called when it is asked for, before the server has answered.
     Raises SessionError where the server refuses, or the connection ends meanwhile.
     """
     channel = SessionChannel(
@@ -441,7 +451,7 @@ async def start_process(
         PACKET_SIZE,
     )
     try:
-        return await channel.start(plan, process)
+        return await channel.start(plan, process, asked)
     except (asyncssh.Error, OSError) as error:
         host = connection.get_extra_info("host") or "the server"
         closed = f"\nConnection to {host} closed." if plan.pty is not None else ""

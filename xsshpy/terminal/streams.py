@@ -51,6 +51,7 @@ class InputPump:
         self._watching = False
         self._reading = False
         self._pollable = not _is_unpollable(descriptor)
+        self._null = _is_null(descriptor)
         self._unshared = _open_unshared(descriptor)
         self._wanted: SimpleQueue[bool] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -113,6 +114,9 @@ class InputPump:
 
     def _request_read(self) -> None:
         self._reading = True
+        if self._null:
+            self._loop.call_soon(self._take, b"")
+            return
         self._wanted.put(True)
         if self._thread is None:
             # A daemon: a read that waits for someone's input must not keep the program from ending.
@@ -164,6 +168,14 @@ def _read(descriptor: int) -> bytes | None:
         return None
     except OSError:  # a terminal that went away reads as EIO: the end of input
         return b""
+
+
+def _is_null(descriptor: int) -> bool:
+    """Tell whether this is /dev/null, whose end needs no waiting: it goes out with the command."""
+    try:
+        return os.fstat(descriptor).st_rdev == os.stat(os.devnull).st_rdev
+    except OSError:
+        return False
 
 
 def _is_unpollable(descriptor: int) -> bool:
