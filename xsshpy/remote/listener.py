@@ -11,10 +11,14 @@ Follows the Xau library's file format, and sshd's choice of display numbers.
 """
 
 import errno
+import fcntl
 import os
 import re
 import socket
+import stat
 import struct
+import time
+import zlib
 from typing import List, Optional, Tuple
 
 FIRST_DISPLAY = 10
@@ -32,6 +36,17 @@ FAMILY_LOCAL = 256
 LAST_RESORTS = ("/tmp", "/var/tmp")  # noqa: S108 - a directory of our own is made in there
 
 DIRECTORY_PREFIX = "xssh-agent-"
+AUTHORITY_NAME = "Xauthority"
+LOCK_NAME = "lock"
+
+BOOT_FILE = "/proc/sys/kernel/random/boot_id"
+"""Linux's name for the time since it was started."""
+
+LEFTOVERS_LIMIT = 64
+"""Most directories of dead agents that are looked at."""
+
+UNLOCKED_AGE = 3600.0
+"""After so long a directory without lock and files is nobody's (seconds)."""
 
 PLAIN_PATH = re.compile(r"/[A-Za-z0-9_.:/+-]*\Z")
 """What any shell takes as it is: the path becomes part of a command line."""
@@ -49,6 +64,7 @@ class Listener:
         self.sockets = sockets
         self.cookie = os.urandom(COOKIE_LENGTH)
         self.directory: Optional[str] = None
+        self._lock: Optional[int] = None
 
     @property
     def name(self) -> str:
@@ -57,8 +73,8 @@ class Listener:
 
     def write_authority(self) -> str:
         """Write the cookie where clients find it; return the file's path. Raises OSError."""
-        self.directory = make_directory()
-        path = os.path.join(self.directory, "Xauthority")
+        self.directory, self._lock = make_directory()
+        path = os.path.join(self.directory, AUTHORITY_NAME)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             os.write(descriptor, build_authority(self.number, self.cookie))
@@ -74,6 +90,9 @@ class Listener:
         if self.directory is not None:
             remove_directory(self.directory)
             self.directory = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 def open_listener() -> Listener:
@@ -147,22 +166,48 @@ def build_authority(number: int, cookie: bytes) -> bytes:
 # --- the directory ------------------------------------------------------------------------------
 
 
-def make_directory() -> str:
-    """Make a directory that only this user may enter, and return its path. Raises OSError.
+def make_directory() -> "tuple[str, Optional[int]]":
+    """Make a directory that only this user may enter. Raises OSError.
 
-    What earlier agents could not take away, since they were killed, is removed.
+    Returns its path, and a descriptor of the lock in it that says, as long as it is open, that its
+    agent lives; None where files cannot be locked. What earlier agents could not take away, since
+    they were killed, is removed.
     """
     failure: Optional[OSError] = None
     for parent in _parents():
         _remove_leftovers(parent)
         unique = "".join("{:02x}".format(byte) for byte in os.urandom(8))
-        path = os.path.join(parent, "{}{}-{}".format(DIRECTORY_PREFIX, os.getpid(), unique))
+        path = os.path.join(parent, "{}{}-{}".format(DIRECTORY_PREFIX, name_host(), unique))
         try:
             os.mkdir(path, 0o700)
-            return path
+            return path, _make_lock(path)
         except OSError as error:
             failure = error
     raise failure or OSError(errno.ENOENT, "no directory for temporary files")
+
+
+def name_host() -> str:
+    """Return a short name for this host since it was started, the same in all its containers."""
+    try:
+        with open(BOOT_FILE, "rb") as file:
+            name = file.read(100)
+    except OSError:
+        name = socket.gethostname().encode("utf-8", "surrogateescape")
+    return "{:08x}".format(zlib.crc32(name))
+
+
+def _make_lock(directory: str) -> Optional[int]:
+    """Return a descriptor of a locked file; it has its name from when it is locked on."""
+    path = os.path.join(directory, LOCK_NAME)
+    descriptor = os.open(path + ".new", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.rename(path + ".new", path)
+    except OSError:
+        os.close(descriptor)
+        os.unlink(path + ".new")
+        return None
+    return descriptor
 
 
 def _parents() -> List[str]:
@@ -181,35 +226,50 @@ def _parents() -> List[str]:
 
 
 def _remove_leftovers(parent: str) -> None:
+    """Remove what agents of this user and this host left that are certain to be dead."""
+    prefix = "{}{}-".format(DIRECTORY_PREFIX, name_host())
     try:
-        names = [name for name in os.listdir(parent) if name.startswith(DIRECTORY_PREFIX)]
+        names = [name for name in os.listdir(parent) if name.startswith(prefix)]
     except OSError:
         return
-    for name in names[:64]:
+    for name in names[:LEFTOVERS_LIMIT]:
         path = os.path.join(parent, name)
         try:
-            owner = os.lstat(path).st_uid
-            process = int(name[len(DIRECTORY_PREFIX) :].partition("-")[0])
-            if owner == os.getuid() and process > 0 and not _is_alive(process):
+            status = os.lstat(path)
+            ours = status.st_uid == os.getuid() and stat.S_ISDIR(status.st_mode)
+            if ours and not status.st_mode & 0o077 and _is_left(path, status.st_mtime):
                 remove_directory(path)
-        except (OSError, ValueError):
+        except OSError:
             continue
 
 
-def _is_alive(process: int) -> bool:
+def _is_left(directory: str, changed: float) -> bool:
+    """Tell whether the agent that made a directory is dead: nobody holds its lock.
+
+    A process number would tell nothing: containers that share a directory number their own.
+    """
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(os.path.join(directory, LOCK_NAME), flags)
+    except FileNotFoundError:
+        # It has no lock yet, or was killed before; or files can't be locked, then it has others.
+        files = [name for name in os.listdir(directory) if name != LOCK_NAME + ".new"]
+        return not files and time.time() - changed > UNLOCKED_AGE
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
-    return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def remove_directory(path: str) -> None:
-    """Remove one of these directories, with the file in it."""
-    for remove, each in ((os.unlink, os.path.join(path, "Xauthority")), (os.rmdir, path)):
-        try:
-            remove(each)
-        except OSError:
-            pass
+    """Remove one of these directories, with the files that an agent or xauth put there."""
+    try:
+        for name in os.listdir(path):
+            if name.startswith((AUTHORITY_NAME, LOCK_NAME)):
+                os.unlink(os.path.join(path, name))
+        os.rmdir(path)
+    except OSError:
+        pass
