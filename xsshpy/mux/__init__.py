@@ -1,0 +1,1 @@
+"""Shared connections: OpenSSH's multiplexing protocol, so that ssh and xssh use each other's."""
