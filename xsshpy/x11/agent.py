@@ -331,11 +331,11 @@ class AgentForwarding:
         self._watch = None
         if self._relay is None or self._closing:
             return
-        if self._relay.open_clients:
+        self._relay.lose_server()
+        if self._relay.has_lost_clients:
             self.local.report("xssh: X11: the local X server ended, and all windows with it")
         else:
             self._debug("X11: the local X server ended")
-        self._relay.lose_server()
 
     def _pass_news(self, records: list[Record]) -> None:
         if self._relay is not None:

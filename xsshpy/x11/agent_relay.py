@@ -65,6 +65,9 @@ BUFFER = 1 << 20
 
 CONNECT_TIMEOUT = 30.0
 SETUP_LIMIT = 8 + 4 * 0xFFFF
+MOMENT = 5.0
+"""How far apart the X server's ends of several connections may be seen (seconds)."""
+
 LINGER = 5.0
 """How long the X server may take for the last bytes of a client that is gone (seconds)."""
 
@@ -120,12 +123,19 @@ class AgentRelay:
         self._tasks: set[asyncio.Task[None]] = set()
         self._full = False
         self._closed = False
+        self._cut_off: float | None = None
         self._left = asyncio.Event()
 
     @property
     def open_clients(self) -> int:
         """How many clients are here."""
         return len(self._clients)
+
+    @property
+    def has_lost_clients(self) -> bool:
+        """Whether an X server that is found gone now took clients along."""
+        lately = self._cut_off is not None and time.monotonic() - self._cut_off < MOMENT
+        return lately or bool(self._clients)
 
     @property
     def bytes_on_wire(self) -> tuple[int, int]:
@@ -332,6 +342,7 @@ class AgentRelay:
         if connection.client is None:
             return
         if self._clients.get(connection.client) is connection and not self._closed:
+            self._cut_off = time.monotonic()
             self._send_close(connection)
             self._flush()
 
