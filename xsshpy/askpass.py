@@ -13,10 +13,10 @@ import os
 import shutil
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from xsshpy.pipes import read_limited
 from xsshpy.prompt import ANSWER_LIMIT
+from xsshpy.values import dataclass
 
 _KILL_AFTER = 2.0
 """Seconds between asking the program to end and ending it."""

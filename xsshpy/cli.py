@@ -13,7 +13,6 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import click
 
@@ -21,6 +20,7 @@ from xsshpy import __version__
 from xsshpy.errors import EXIT_FAILURE, UsageError, XsshError
 from xsshpy.openssh import find_openssh, openssh_environment
 from xsshpy.settings import Invocation
+from xsshpy.values import dataclass, field
 
 SSH_FLAGS = {
     "4": "use IPv4 addresses only",

@@ -11,7 +11,6 @@ import os
 import signal
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xsshpy.background import leave_shell
@@ -21,6 +20,7 @@ from xsshpy.settings import Settings
 from xsshpy.terminal import escapes
 from xsshpy.terminal.streams import InputPump
 from xsshpy.terminal.tty import RawTerminal, read_size, suspend
+from xsshpy.values import dataclass
 
 if TYPE_CHECKING:
     from xsshpy.ssh.connection import ClientConnection

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 
 from xsshpy.threads import call_in_thread
+from xsshpy.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from xsshpy.background import Background, release_streams, start_in_background
@@ -35,6 +34,7 @@ from xsshpy.settings import TUNNEL_INTERFACE, Invocation, Settings
 from xsshpy.ssh.resolve import resolve_settings
 from xsshpy.terminal.tty import sanitise_standard_descriptors
 from xsshpy.unsupported import find_unsupported
+from xsshpy.values import dataclass, replace
 from xsshpy.x11_ways import X11Run, prepare_x11
 
 if TYPE_CHECKING:

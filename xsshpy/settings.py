@@ -16,12 +16,12 @@ import shlex
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from hashlib import sha1
 
 from xsshpy.errors import SettingsError
 from xsshpy.login_settings import LoginSettings, read_login_settings
 from xsshpy.openssh import find_openssh, openssh_environment
+from xsshpy.values import dataclass, field
 
 SSH_CONFIG_DEADLINE = 60.0
 """Seconds that ``ssh -G`` may take: ``Match exec`` runs the user's own commands."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from xsshpy.console import Console
 from xsshpy.errors import DisplayError, UsageError
 from xsshpy.settings import Invocation, Settings
+from xsshpy.values import dataclass
 
 if TYPE_CHECKING:
     from xsshpy.ssh.connect import Session

@@ -9,11 +9,11 @@ AgentError comes out of what it says.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
 from asyncssh.packet import Boolean, Byte, PacketDecodeError, SSHPacket, String, UInt32
 
 from xsshpy.ssh.keyblob import HostCertificate, HostKey, KeyBlobError, parse_public_key
+from xsshpy.values import dataclass
 
 REPLY_LIMIT = 256 << 10
 """Bytes of one answer; OpenSSH has the same limit."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import cast
 
 import asyncssh
@@ -33,6 +32,7 @@ from xsshpy.ssh.packet_log import PacketLog, Peer
 from xsshpy.ssh.resolve import resolve_settings
 from xsshpy.ssh.transport import Transport, open_transport
 from xsshpy.ssh.verifier import HostKeyVerifier, host_names
+from xsshpy.values import dataclass
 
 HANDSHAKE_DEADLINE = 120
 """Seconds for banner and key exchange where ConnectTimeout sets no other limit."""

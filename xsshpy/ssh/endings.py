@@ -6,14 +6,13 @@ is said on stderr whatever the level (clientloop.c, quit_message).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import asyncssh
 from asyncssh.misc import MACError
 
 from xsshpy.console import LogLevel
 from xsshpy.settings import Settings
 from xsshpy.ssh.connection import ClientConnection
+from xsshpy.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,9 @@ from fnmatch import fnmatchcase
 
 BACKEND_VARIABLE = "MPLBACKEND"
 DEFAULT_BACKEND = "TkAgg"
-_PLAIN = re.compile(r"[A-Za-z0-9_.:/+-]+")
+_PLAIN = r"[A-Za-z0-9_.:/+-]+"
 
-_PROTOCOL_COMMANDS = re.compile(
-    r"""(?:
+_PROTOCOL_COMMANDS = r"""(?xs)(?:
           rsync\s+--server
         | git[ -](?:upload-pack|receive-pack|upload-archive|lfs-authenticate|lfs-transfer)
         | scp\s+(?:-\S+\s+)*-[a-zA-Z0-9]*[tf]
@@ -41,17 +40,12 @@ _PROTOCOL_COMMANDS = re.compile(
         | nix-store\s+(?:\S+\s+)*--serve
         | nix-daemon\s+--stdio
         | virt-ssh-helper
-    )(?=[\s'";&|]|$)""",
-    re.VERBOSE | re.DOTALL,
-)
+    )(?=[\s'";&|]|$)"""
 """Commands that other programs start on the remote host to speak with over stdio. One that is
 taken for such a command by mistake only does without MPLBACKEND."""
 
-_PROGRAMS = re.compile(
-    r"""(?<![^\s;&|/'"])(?:rsync|git|scp|internal-sftp|sftp-server|borg|hg|svnserve|cvs|bzr|bup
-        |unison|rdiff-backup|rclone|mosh-server|docker|nix-store|nix-daemon|virt-ssh-helper)""",
-    re.VERBOSE,
-)
+_PROGRAMS = r"""(?x)(?<![^\s;&|/'"])(?:rsync|git|scp|internal-sftp|sftp-server|borg|hg|svnserve
+        |cvs|bzr|bup|unison|rdiff-backup|rclone|mosh-server|docker|nix-store|nix-daemon|virt-ssh-helper)"""
 """How each of them begins. Only there is the whole pattern tried, and only so far and so often:
 from every place on, it would take hours for a command of a megabyte."""
 _REACH = 4096
@@ -64,9 +58,11 @@ def is_protocol_command(command: str) -> bool:
     Takes time in proportion to the command's length. Among more than 64 programs that might, one
     is taken to.
     """
-    for number, found in enumerate(_PROGRAMS.finditer(command), 1):
+    for number, found in enumerate(re.finditer(_PROGRAMS, command), 1):
         start = found.start()
-        if number > _MOST_PROGRAMS or _PROTOCOL_COMMANDS.match(command, start, start + _REACH):
+        # Compiled when it is met: most commands hold no such word.
+        pattern = re.compile(_PROTOCOL_COMMANDS)
+        if number > _MOST_PROGRAMS or pattern.match(command, start, start + _REACH):
             return True
     return False
 
@@ -106,7 +102,7 @@ def decide_backend(chosen: Mapping[str, str], option: str | None) -> str | None:
 
 def is_plain(value: str) -> bool:
     """Tell whether a value means nothing but itself to any shell."""
-    return bool(_PLAIN.fullmatch(value))
+    return bool(re.fullmatch(_PLAIN, value))
 
 
 def require_plain(name: str, value: str) -> None:

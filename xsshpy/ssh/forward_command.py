@@ -8,7 +8,6 @@ be left out. What is refused is refused in ssh's words.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from xsshpy.ssh.forward_spec import (
     Endpoint,
@@ -21,6 +20,7 @@ from xsshpy.ssh.forward_spec import (
     named_port,
     split_fields,
 )
+from xsshpy.values import dataclass
 
 _LONGEST_HOST = 1024
 _LONGEST_PATH = 107

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import errno
 import socket
-from dataclasses import dataclass, field
 
 import asyncssh
 
@@ -34,6 +33,7 @@ from xsshpy.ssh.forward_table import Carried, ForwardTable, State
 from xsshpy.ssh.forward_words import describe_connection, describe_local, describe_target
 from xsshpy.ssh.socks import SocksError, SocksReader, SocksRequest
 from xsshpy.ssh.splice import ChannelEnd, ForwardChannel, channel_kind, channel_request
+from xsshpy.values import dataclass, field
 
 _READ_SIZE = 4096
 _PAUSE = 1.0

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from dataclasses import replace
 
 import asyncssh
 from asyncssh.constants import MSG_REQUEST_SUCCESS
@@ -33,6 +32,7 @@ from xsshpy.ssh.forward_table import Carried, ForwardTable, State
 from xsshpy.ssh.forward_words import describe_answer, describe_target
 from xsshpy.ssh.socks import SocksError, SocksReader, SocksRequest
 from xsshpy.ssh.splice import ChannelEnd, ForwardChannel
+from xsshpy.values import replace
 
 _RemoteKey = tuple[str, int] | str
 

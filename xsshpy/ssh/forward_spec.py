@@ -12,10 +12,10 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 
 from xsshpy.errors import SettingsError, UsageError
+from xsshpy.values import dataclass
 
 STREAMLOCAL_PORT = -2
 """The port that ssh's messages show where there is a path instead."""
@@ -23,10 +23,10 @@ STREAMLOCAL_PORT = -2
 _HIGHEST_PORT = 65535
 _PRIVATE_MASK = 0o177
 _SOCKS = "[socks]:0"
-_BRACKETED = re.compile(r"\[(.*)\]:(\d{1,5})")
-_FIRST_BRACKETED = re.compile(r"\[([^]]*)\]:(\d{1,5}) ")
-_VARIABLE = re.compile(r"\$\{([^}]*)\}")
-_FIRST_PORT = re.compile(r"(\d{1,5}) ")
+_BRACKETED = r"\[(.*)\]:(\d{1,5})"
+_FIRST_BRACKETED = r"\[([^]]*)\]:(\d{1,5}) "
+_VARIABLE = r"\$\{([^}]*)\}"
+_FIRST_PORT = r"(\d{1,5}) "
 
 
 class ForwardKind(Enum):
@@ -112,7 +112,7 @@ def parse_forwards(keywords: Mapping[str, tuple[str, ...]]) -> tuple[Forward, ..
     local = []
     for line in keywords.get("localforward", ()):
         listen_text, target_text = _split_line(line, dynamic)
-        if _BRACKETED.fullmatch(target_text) is None and listen_text in dynamic:
+        if re.fullmatch(_BRACKETED, target_text) is None and listen_text in dynamic:
             dynamic.remove(listen_text)
         local.append(Forward(ForwardKind.LOCAL, _listen(listen_text), _target(target_text)))
     proxies = [Forward(ForwardKind.DYNAMIC, _listen(line), None) for line in dynamic]
@@ -147,11 +147,11 @@ def _split_line(line: str, known: tuple[str, ...] | list[str]) -> tuple[str, str
     ``known`` are listening sides printed elsewhere; between two paths nothing else tells where
     the first one ends.
     """
-    first = _FIRST_BRACKETED.match(line) or _FIRST_PORT.match(line)
+    first = re.match(_FIRST_BRACKETED, line) or re.match(_FIRST_PORT, line)
     if first is not None:
         return line[: first.end() - 1], line[first.end() :]
     head, space, tail = line.rpartition(" [")
-    if space and _BRACKETED.fullmatch("[" + tail):
+    if space and re.fullmatch(_BRACKETED, "[" + tail):
         return head, "[" + tail
     for text in sorted(known, key=len, reverse=True):
         if line.startswith(text + " "):
@@ -169,7 +169,7 @@ def _listen(text: str) -> Endpoint:
 
 
 def _target(text: str) -> Endpoint:
-    match = _BRACKETED.fullmatch(text)
+    match = re.fullmatch(_BRACKETED, text)
     if match is not None:
         return TcpEndpoint(match[1], _port(match[2], text))
     if "/" not in text:
@@ -265,12 +265,12 @@ def parse_stdio_forward(text: str, environ: Mapping[str, str] | None = None) -> 
 def expand_variables(text: str, environ: Mapping[str, str]) -> str:
     """Put variables in; nothing is left where one is missing."""
     missing = find_missing_variables(text, environ)
-    return "" if missing else _VARIABLE.sub(lambda match: environ[match[1]], text)
+    return "" if missing else re.sub(_VARIABLE, lambda match: environ[match[1]], text)
 
 
 def find_missing_variables(text: str, environ: Mapping[str, str]) -> list[str]:
     """Return the names of variables that ``text`` has and ``environ`` has not."""
-    return [name for name in _VARIABLE.findall(text) if name not in environ]
+    return [name for name in re.findall(_VARIABLE, text) if name not in environ]
 
 
 def named_port(text: str, *, missing: int = 0) -> int:

@@ -11,11 +11,11 @@ import contextlib
 import resource
 import socket
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from enum import Enum
 
 from xsshpy.console import sanitise
 from xsshpy.ssh.splice import Splice
+from xsshpy.values import dataclass, field
 
 MOST_CONNECTIONS = 4096
 """Most forwarded connections at one time, where so many files may be open."""

@@ -7,13 +7,13 @@ writing handed in.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
 from xsshpy.ssh.hostkey_policy import Feature
 from xsshpy.ssh.hostkey_texts import VERIFICATION_FAILED, Line, info_line
 from xsshpy.ssh.keyblob import HostKey
+from xsshpy.values import dataclass
 
 _MAX_QUESTIONS: Final = 100
 """An askpass program that never gives a sensible answer is taken to mean no."""

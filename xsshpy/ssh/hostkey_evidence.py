@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from xsshpy.console import Console
 from xsshpy.settings import Settings
@@ -17,6 +16,7 @@ from xsshpy.ssh.known_hosts import KnownHosts, order_host_key_algorithms
 from xsshpy.ssh.known_hosts_command import KnownHostsCommand, Occasion
 from xsshpy.ssh.known_hosts_file import load_known_hosts
 from xsshpy.ssh.revoked_keys import RevokedKeys, load_revoked_keys
+from xsshpy.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -14,6 +13,7 @@ from xsshpy.ssh.keyblob import (
     is_certificate_algorithm,
     plain_algorithm,
 )
+from xsshpy.values import dataclass
 
 SSH_PORT: Final = 22
 """The port that a name in known_hosts does not mention."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from xsshpy.console import LogLevel
 from xsshpy.ssh.keyblob import HostCertificate, HostKey
 from xsshpy.ssh.known_hosts import Entry
+from xsshpy.values import dataclass
 
 VERIFICATION_FAILED: Final = "Host key verification failed."
 ASK_AGAIN: Final = "Please type 'yes', 'no' or the fingerprint: "
@@ -27,7 +27,7 @@ NO_OTHER_NAMES: Final = "This key is not known by any other names."
 _NEVER: Final = (1 << 64) - 1
 _MAX_OTHER_NAMES: Final = 8
 _RULE: Final = "@" * 59
-_PLAIN_WORD: Final = re.compile(r"[\w@%+=:,./\[\]-]*", re.ASCII)
+_PLAIN_WORD: Final = r"(?a)[\w@%+=:,./\[\]-]*"
 
 
 @dataclass(frozen=True)
@@ -204,4 +204,4 @@ def _removal_lines(path: str, host: str) -> tuple[Line, ...]:
 def _quote(word: str) -> str:
     # Debian's double quotes, but only round what a shell leaves alone inside them: the line is
     # there to be pasted.
-    return f'"{word}"' if _PLAIN_WORD.fullmatch(word) else shlex.quote(word)
+    return f'"{word}"' if re.fullmatch(_PLAIN_WORD, word) else shlex.quote(word)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from xsshpy.console import LogLevel
@@ -19,6 +18,7 @@ from xsshpy.ssh.hostkey_policy import is_permitted
 from xsshpy.ssh.hostkey_texts import Line, debug_line
 from xsshpy.ssh.keyblob import HostKey, KeyBlobError, parse_public_key
 from xsshpy.ssh.known_hosts import KnownLine, Marker, format_entry, parse_known_hosts
+from xsshpy.values import dataclass
 
 PROOF_REQUEST: Final = b"hostkeys-prove-00@openssh.com"
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import asyncssh
@@ -34,6 +33,7 @@ from xsshpy.ssh.hostkey_update import (
 from xsshpy.ssh.keyblob import HostKey, plain_algorithm
 from xsshpy.ssh.known_hosts import KnownHosts
 from xsshpy.ssh.known_hosts_file import load_known_hosts, rewrite_file
+from xsshpy.values import dataclass
 
 FINISH_DEADLINE: Final = 1.0
 """Seconds that the end of a run waits for an update that is under way."""

@@ -11,7 +11,6 @@ Debian's ssh prints it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
 
@@ -50,6 +49,7 @@ from xsshpy.ssh.hostkey_texts import (
 from xsshpy.ssh.keyblob import HostCertificate, HostKey
 from xsshpy.ssh.known_hosts import Entry, KnownHosts, Marker
 from xsshpy.ssh.randomart import draw_randomart
+from xsshpy.values import dataclass, replace
 
 _DEBUG3: Final = LogLevel.DEBUG3
 _UNRECORDABLE: Final = frozenset("@?*#[]|'\"\\")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 
 from xsshpy.console import Console
 from xsshpy.settings import Settings
@@ -32,12 +31,13 @@ from xsshpy.ssh.keypairs import (
 from xsshpy.ssh.pkcs11 import TokenKey, TokenReader
 from xsshpy.ssh.private_keys import KeyUnlocker
 from xsshpy.ssh.security_keys import SecurityKeySigner
+from xsshpy.values import dataclass
 
 _RSA = b"ssh-rsa"
 _RSA_SIGNATURES = (b"rsa-sha2-512", b"rsa-sha2-256", _RSA)
 _CERTIFICATE_SUFFIX = b"-cert-v01@openssh.com"
 _RSA_CERTIFICATE = _RSA + _CERTIFICATE_SUFFIX
-_OLD_CERTIFICATES = re.compile(r"OpenSSH_7\.[0-7]")
+_OLD_CERTIFICATES = r"OpenSSH_7\.[0-7]"
 """Servers that know RSA certificates by one name only, whatever the signature (compat.c)."""
 
 
@@ -102,7 +102,9 @@ class KeyRing:
                 )
                 continue
             pair.sig_algorithms = signatures
-            if pair.algorithm == _RSA_CERTIFICATE and not _OLD_CERTIFICATES.match(server_version):
+            if pair.algorithm == _RSA_CERTIFICATE and not re.match(
+                _OLD_CERTIFICATES, server_version
+            ):
                 pair.sig_algorithms = signatures[:1]
                 pair.algorithm = signatures[0] + _CERTIFICATE_SUFFIX
             if _RSA not in signatures:

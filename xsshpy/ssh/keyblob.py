@@ -13,10 +13,10 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from xsshpy.ssh.patterns import match_pattern
+from xsshpy.values import dataclass
 
 _CERTIFICATE_SUFFIX: Final = "-cert-v01@openssh.com"
 _MINIMUM_RSA_BITS: Final = 1024

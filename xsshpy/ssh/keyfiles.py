@@ -13,7 +13,6 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import asyncssh
 from asyncssh.packet import PacketDecodeError, SSHPacket
@@ -22,6 +21,7 @@ from asyncssh.public_key import CERT_TYPE_USER, SSHOpenSSHCertificate
 from xsshpy.console import Console
 from xsshpy.settings import Settings, home_directory
 from xsshpy.ssh.keyblob import KeyBlobError, parse_public_key
+from xsshpy.values import dataclass
 
 KEY_FILE_LIMIT = 1 << 20
 """Bytes of a key or certificate file that are read; OpenSSH has the same limit."""

@@ -7,7 +7,6 @@ it. A ValueError from there makes it go on to the next key; why is said here, in
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
 import asyncssh
 
@@ -17,6 +16,7 @@ from xsshpy.ssh.keyblob import KeyBlobError, parse_public_key
 from xsshpy.ssh.pkcs11 import TokenError, TokenKey, TokenReader
 from xsshpy.ssh.private_keys import KeyUnlocker
 from xsshpy.ssh.security_keys import SecurityKeyError, SecurityKeySigner
+from xsshpy.values import dataclass
 
 
 @dataclass(frozen=True)

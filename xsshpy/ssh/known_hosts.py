@@ -12,7 +12,6 @@ import base64
 import binascii
 import hmac
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
@@ -25,6 +24,7 @@ from xsshpy.ssh.keyblob import (
     plain_algorithm,
 )
 from xsshpy.ssh.patterns import match_host_list
+from xsshpy.values import dataclass, field, replace
 
 MAX_FILE_BYTES: Final = 64 << 20
 """A known_hosts file larger than this is passed over, and said to be (bytes)."""

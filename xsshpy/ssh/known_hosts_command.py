@@ -14,7 +14,6 @@ import os
 import re
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from xsshpy.console import Console
@@ -23,6 +22,7 @@ from xsshpy.pipes import read_limited
 from xsshpy.settings import Settings, connection_tokens
 from xsshpy.ssh.keyblob import HostCertificate, HostKey
 from xsshpy.ssh.known_hosts import MAX_FILE_BYTES
+from xsshpy.values import dataclass
 
 DEADLINE: Final = 60.0
 """Seconds that the program may take."""

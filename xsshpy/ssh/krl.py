@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 from xsshpy.ssh.keyblob import HostCertificate, HostKey, KeyBlobError, parse_public_key
+from xsshpy.values import dataclass, field
 
 MAGIC: Final = b"SSHKRL\n\0"
 """What every such file begins with."""

@@ -10,9 +10,9 @@ read is left to those who have to act on it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from xsshpy.console import LogLevel
+from xsshpy.values import dataclass
 
 _KEXINIT, _NEWKEYS, _KEX_FIRST, _KEX_LAST = 20, 21, 30, 49
 _USERAUTH_REQUEST, _CHANNEL_OPEN, _CHANNEL_REQUEST = 50, 90, 98

@@ -12,7 +12,6 @@ import functools
 import hashlib
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import asyncssh
@@ -21,6 +20,7 @@ from asyncssh.packet import MPInt, String
 from xsshpy.console import Console
 from xsshpy.settings import Settings
 from xsshpy.threads import call_in_thread
+from xsshpy.values import dataclass, field
 
 if TYPE_CHECKING:
     from pkcs11 import PrivateKey, Session, Token

@@ -18,7 +18,7 @@ from xsshpy.ssh.agent_add import AgentAdder
 from xsshpy.ssh.keyfiles import is_default, is_too_small, read_key_file
 
 _OPENSSH_HEADER = b"BEGIN OPENSSH PRIVATE KEY"
-_PEM_HEADER = re.compile(rb"^-----BEGIN ((RSA|DSA|EC|ENCRYPTED) )?PRIVATE KEY-----", re.MULTILINE)
+_PEM_HEADER = rb"(?m)^-----BEGIN ((RSA|DSA|EC|ENCRYPTED) )?PRIVATE KEY-----"
 _UNPROTECTED = "@" * 59
 
 
@@ -79,7 +79,7 @@ class KeyUnlocker:
                 return await self._ask_passphrase(path, data)
             self._console.debug(1, f"{path}: {error}")
             # What OpenSSH can't read it leaves to libcrypto, which knows a key by its first line.
-            cause = "invalid format" if _PEM_HEADER.search(data) else "error in libcrypto"
+            cause = "invalid format" if re.search(_PEM_HEADER, data) else "error in libcrypto"
             self._console.error(f'Load key "{path}": {cause}')
             return None
 

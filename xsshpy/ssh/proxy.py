@@ -14,11 +14,11 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from xsshpy.console import Console
 from xsshpy.errors import ConnectError
 from xsshpy.settings import Settings, expand_proxy_command
+from xsshpy.values import dataclass
 
 _GRACE = 2.0
 """Seconds that a ProxyCommand has to end by itself once its connection is closed."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass, field
 
 from xsshpy.ssh.keyblob import HostCertificate, HostKey, KeyBlobError, KeyLengthError
 from xsshpy.ssh.known_hosts import parse_key_text
 from xsshpy.ssh.known_hosts_file import read_whole_file
 from xsshpy.ssh.krl import MAGIC, KrlError, parse_krl
+from xsshpy.values import dataclass, field
 
 
 class RevokedKeysError(ValueError):

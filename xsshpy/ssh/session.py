@@ -11,7 +11,6 @@ import asyncio
 import os
 from binascii import hexlify
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 
 import asyncssh
 from asyncssh.constants import EXTENDED_DATA_STDERR
@@ -31,6 +30,7 @@ from xsshpy.ssh.failures import describe_open_failure
 from xsshpy.ssh.window import FIRST_WINDOW
 from xsshpy.terminal.streams import InputPump, OutputOrder, OutputWriter
 from xsshpy.terminal.tty import TerminalSize
+from xsshpy.values import dataclass, field
 
 PACKET_SIZE = 32 << 10
 WAITING_INPUT = 1 << 20

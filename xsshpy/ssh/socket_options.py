@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from xsshpy.console import Console
+from xsshpy.values import dataclass
 
 _CLASSES: Mapping[str, int] = {
     # RFC 2474 (cs), RFC 2597 (af), RFC 3246 (ef), RFC 8622 (le), RFC 1349 (the last three)

@@ -10,7 +10,8 @@ Follows RFC 1928 and the SOCKS 4 and 4A memos.
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+
+from xsshpy.values import dataclass
 
 LIMIT = 1024
 """Most bytes that a request may take."""

@@ -10,7 +10,6 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from xsshpy.console import Console
@@ -20,6 +19,7 @@ from xsshpy.settings import Settings
 from xsshpy.ssh.pipes import DuplexPipe
 from xsshpy.ssh.proxy import close_quietly, end_proxy, open_proxy
 from xsshpy.ssh.socket_options import Priorities, parse_priorities, set_priority
+from xsshpy.values import dataclass
 
 _Protocol = TypeVar("_Protocol", bound=asyncio.Protocol)
 

@@ -19,7 +19,6 @@ import os
 import struct
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import asyncssh
 from asyncssh.channel import SSHTunTapChannel
@@ -30,6 +29,7 @@ from xsshpy.ssh.failures import describe_open_failure
 from xsshpy.ssh.forward_table import ForwardTable
 from xsshpy.ssh.session import PACKET_SIZE
 from xsshpy.ssh.window import FIRST_WINDOW
+from xsshpy.values import dataclass
 
 POINT_TO_POINT, ETHERNET = 1, 2
 _MODES = {"yes": POINT_TO_POINT, "point-to-point": POINT_TO_POINT, "ethernet": ETHERNET}

@@ -8,7 +8,7 @@ No I/O here, and no clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from xsshpy.values import dataclass
 
 FIRST_WINDOW = 2 << 20
 """Bytes. ssh's window never changes from this."""

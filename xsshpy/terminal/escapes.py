@@ -13,7 +13,8 @@ where the manual is silent:
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+
+from xsshpy.values import dataclass
 
 _LINE_ENDS = b"\r\n"
 

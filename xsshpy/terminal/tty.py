@@ -13,7 +13,6 @@ import signal
 import struct
 import sys
 import termios
-from dataclasses import dataclass
 from types import TracebackType
 
 from xsshpy.ttyguard import (
@@ -26,6 +25,7 @@ from xsshpy.ttyguard import (
     set_modes,
     wait_for_foreground,
 )
+from xsshpy.values import dataclass
 
 _INPUT, _OUTPUT, _CONTROL, _LOCAL, _INPUT_SPEED, _OUTPUT_SPEED, _CHARACTERS = range(7)
 

@@ -13,9 +13,8 @@ those of ssh(1) -X and -Y and of ssh_config(5) ForwardX11Trusted and ForwardX11T
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from xsshpy.errors import DisplayError
+from xsshpy.values import dataclass, field
 from xsshpy.x11.authority import AuthorityEntry
 from xsshpy.x11.verify import Verdict
 

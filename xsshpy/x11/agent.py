@@ -16,11 +16,11 @@ import contextlib
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from xsshpy.remote.records import Record
 from xsshpy.remote.xrequests import FactClass
+from xsshpy.values import dataclass
 from xsshpy.x11.agent_relay import AgentOptions, AgentRelay
 from xsshpy.x11.agent_start import (
     NoiseError,

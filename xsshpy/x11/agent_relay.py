@@ -21,7 +21,6 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from xsshpy.remote.frames import TO_LOCAL, Frame, FrameKind, LinkError
@@ -47,6 +46,7 @@ from xsshpy.remote.xmessages import (
     build_setup_request,
 )
 from xsshpy.remote.xrequests import FactClass
+from xsshpy.values import dataclass, field
 from xsshpy.x11.rejections import (
     TIMEOUT_EXPIRED,
     TOO_MANY_CLIENTS,

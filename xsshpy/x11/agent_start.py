@@ -15,9 +15,10 @@ import base64
 import re
 import zlib
 from collections import deque
-from dataclasses import dataclass, field
 from enum import Enum
 from importlib import resources
+
+from xsshpy.values import dataclass, field
 
 NOISE_LIMIT = 1 << 18
 """Most bytes that the other host may print besides the stages."""

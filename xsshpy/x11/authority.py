@@ -23,10 +23,10 @@ import pwd
 import stat
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import IntEnum
 
 from xsshpy.errors import DisplayError
+from xsshpy.values import dataclass, field
 from xsshpy.x11.display import Display, is_loopback
 
 MAX_FILE = 1 << 20

@@ -24,10 +24,10 @@ import socket
 import stat
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from xsshpy.errors import DisplayError
 from xsshpy.resolver import Address, resolve
+from xsshpy.values import dataclass
 
 MAX_NAME = 1024
 """Longest DISPLAY taken, in characters."""

@@ -10,10 +10,10 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from xsshpy.errors import DisplayError
 from xsshpy.remote.xmessages import Authorization
+from xsshpy.values import dataclass
 from xsshpy.x11.access import Access, Refusal, decide_access
 from xsshpy.x11.authority import AuthorityEntry, find_authority_files, find_cookie
 from xsshpy.x11.display import Display, open_display, parse_display, resolve_addresses

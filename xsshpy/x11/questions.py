@@ -18,7 +18,6 @@ import stat
 import struct
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from xsshpy.remote.xrequests import (
     canonicalise,
     canonicalise_core,
 )
+from xsshpy.values import dataclass
 
 QUESTION_LIMIT = 1500
 """Most questions that are asked at the beginning of a session."""

@@ -6,10 +6,10 @@ OpenSSH's words where it has them. What comes from the X server is shown printab
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
 from xsshpy.errors import XsshError
 from xsshpy.remote.xmessages import SetupReply
+from xsshpy.values import dataclass
 
 
 @dataclass(frozen=True)

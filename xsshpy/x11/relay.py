@@ -25,7 +25,6 @@ import asyncio
 import hmac
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -41,6 +40,7 @@ from xsshpy.remote.xmessages import (
     build_setup_failed,
     build_setup_request,
 )
+from xsshpy.values import dataclass, field
 from xsshpy.x11.rejections import (
     SETUP_TOO_LATE,
     TIMEOUT_EXPIRED,

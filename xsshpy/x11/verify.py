@@ -22,11 +22,11 @@ import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import xsshpy
 from xsshpy.errors import DisplayError
+from xsshpy.values import dataclass, field
 from xsshpy.x11.authority import AuthorityEntry
 from xsshpy.x11.display import Display, open_display, start_remedy
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass
 
 from xsshpy.errors import SettingsError
 from xsshpy.settings import (
@@ -18,6 +17,7 @@ from xsshpy.settings import (
     run_ssh_g,
     ssh_g_arguments,
 )
+from xsshpy.values import dataclass
 
 
 @dataclass(frozen=True)
