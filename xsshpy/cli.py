@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import warnings
 from collections.abc import Sequence
 
 import click
@@ -60,17 +59,18 @@ SSH_VALUES = {
     "L": ("[ADDRESS:]PORT:HOST:PORT", "forward a local port, or socket path, to there"),
     "l": ("USER", "user to log in as"),
     "m": ("MACS", "message authentication codes, best first"),
+    "O": ("COMMAND", "to a shared connection: check, forward, cancel, exit, stop"),
     "o": ("KEYWORD=VALUE", "any option of ssh_config(5)"),
     "P": ("TAG", "a tag for Match tagged"),
     "p": ("PORT", "port of the server"),
     "Q": ("WHAT", "list what ssh supports, such as cipher"),
     "R": ("[ADDRESS:]PORT[:HOST:PORT]", "forward a port of the server to here"),
+    "S": ("PATH", "socket of a connection to share, or none"),
     "W": ("HOST:PORT", "tie stdin and stdout to a port as seen from the server"),
     "w": ("LOCAL[:REMOTE]", "tie a tunnel device to one of the server, by number or any"),
 }
-UNSUPPORTED = "MOS"
-"""ssh's other letters: refused by name, because an option ignored in silence is a trap. ``-S none``
-asks for nothing."""
+UNSUPPORTED = "M"
+"""ssh's other letters: refused by name, because an option ignored in silence is a trap."""
 
 BACKEND_PATTERN = r"[A-Za-z0-9_.:/+-]+"
 
@@ -146,10 +146,6 @@ def _split_cluster(word: str, following: list[str]) -> list[tuple[str, str | Non
                     raise UsageFailure(f"option requires an argument -- {letter}")
                 value = following.pop(0)
             found.append((letter, value))
-            break
-        elif letter == "S" and (word[position:] or " ".join(following[:1])) == "none":
-            # No sharing is asked for, which is what there is; mosh does.
-            found.append((letter, word[position:] or following.pop(0)))
             break
         elif letter in UNSUPPORTED:
             raise UsageFailure(f"ssh's option -{letter} is not supported yet")
@@ -316,28 +312,15 @@ def parse_command_line(arguments: Sequence[str]) -> Invocation | None:
     return invocation
 
 
-def _silence_libraries() -> None:
-    """Keep what libraries say to their developers out of stderr: programs read it.
-
-    One warns of an old cipher that the server wants, another of a child that ended early.
-    """
-    import logging
-
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")
-    logging.getLogger().addHandler(logging.NullHandler())
-
-
 def main() -> int:
     """Run xssh with the process's own arguments and return the exit status."""
     try:
         invocation = parse_command_line(sys.argv[1:])
         if invocation is None:
             return 0
-        _silence_libraries()
-        from xsshpy.run import run  # nothing slow is loaded before it is needed
+        from xsshpy.start import start  # nothing slow is loaded before it is needed
 
-        return run(invocation, os.environ)
+        return start(invocation, os.environ)
     except XsshError as error:
         sys.stderr.write(error.render() + "\n")
         return error.status

@@ -17,45 +17,21 @@ from xsshpy.background import leave_shell
 from xsshpy.commandline import CommandLine
 from xsshpy.console import Console
 from xsshpy.settings import Settings
+from xsshpy.streams import STDIN, Streams
 from xsshpy.terminal import escapes
 from xsshpy.terminal.streams import InputPump
 from xsshpy.terminal.tty import RawTerminal, read_size, suspend
-from xsshpy.values import dataclass
 
 if TYPE_CHECKING:
     from xsshpy.ssh.connection import ClientConnection
     from xsshpy.ssh.forward import Forwarder
     from xsshpy.ssh.session import RemoteProcess
 
-STDIN, STDOUT, STDERR = 0, 1, 2
 _END_OF_INPUT = b"\x04"
 """What ends a remote shell whose user has gone: ^D, as typed."""
 _FLUSH_PATIENCE = 1.0
 """Seconds that ~& waits for a terminal that takes no output; then that output is lost."""
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
-
-
-@dataclass(frozen=True)
-class Streams:
-    """How the session meets the user: with a remote pty or without, from which input."""
-
-    pty: bool
-    raw: bool
-    null_input: bool
-
-
-def decide_streams(
-    settings: Settings, has_program: bool, *, stdin_is_terminal: bool
-) -> tuple[Streams, str]:
-    """Decide about the pty as ssh does; the second value is a line for the user, or empty."""
-    wanted = {"no": False, "false": False, "auto": not has_program}.get(settings.request_tty, True)
-    forced = settings.request_tty == "force"
-    notice = ""
-    if wanted and not forced and (not stdin_is_terminal or settings.stdin_null):
-        notice = "Pseudo-terminal will not be allocated because stdin is not a terminal."
-        wanted = False
-    raw = wanted and stdin_is_terminal and not settings.stdin_null
-    return Streams(pty=wanted, raw=raw, null_input=settings.stdin_null), notice
 
 
 class Attendance:

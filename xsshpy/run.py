@@ -13,27 +13,24 @@ import contextlib
 import importlib
 import os
 import signal
-import traceback
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from xsshpy.background import Background, release_streams, start_in_background
 from xsshpy.commandline import CommandLine, run_local_command
 from xsshpy.console import Console, LogLevel
-from xsshpy.errors import EXIT_FAILURE, ForwardError, SettingsError, UnreachableError, XsshError
-from xsshpy.foreground import (
-    STDERR,
-    STDIN,
-    STDOUT,
-    Attendance,
-    Streams,
-    decide_streams,
+from xsshpy.errors import EXIT_FAILURE, ForwardError
+from xsshpy.foreground import Attendance
+from xsshpy.preliminaries import (
+    adopt_settings,
+    examine_settings,
+    explain_failure,
+    find_streams,
+    open_console,
 )
-from xsshpy.logfile import SystemLog, open_log_file
 from xsshpy.settings import TUNNEL_INTERFACE, Invocation, Settings
 from xsshpy.ssh.resolve import resolve_settings
-from xsshpy.terminal.tty import sanitise_standard_descriptors
-from xsshpy.unsupported import find_unsupported
+from xsshpy.streams import STDERR, STDIN, STDOUT, Streams
 from xsshpy.values import dataclass, replace
 from xsshpy.x11_ways import X11Run, prepare_x11
 
@@ -53,13 +50,15 @@ class Interrupted(Exception):
         self.number = number
 
 
-def run(invocation: Invocation, environ: Mapping[str, str]) -> int:
-    """Do what the invocation says and return the exit status.
+def run(
+    invocation: Invocation, environ: Mapping[str, str], settings: Settings | None = None
+) -> int:
+    """Do what the invocation says, over a connection of its own, and return the exit status.
 
-    Ends the process by the signal itself where one came before the session, as ssh does.
+    ``settings`` are those of the invocation; without them they are read here. Ends the process by
+    the signal itself where one came before the session, as ssh does.
     """
-    sanitise_standard_descriptors()
-    task = _Task(invocation, environ, _read_script(invocation))
+    task = _Task(invocation, environ, _read_script(invocation), settings)
     try:
         try:
             return asyncio.run(_run_until_signal(task))
@@ -105,14 +104,7 @@ async def _run_until_signal(task: _Task) -> int:
 
 
 async def _tell(task: _Task) -> int:
-    path = task.invocation.value_of("E")
-    system_log = SystemLog() if path is None and task.invocation.count("y") else None
-    console = Console(
-        environ=task.environ,
-        stderr=STDERR if path is None else open_log_file(path),
-        answers=STDERR,
-        message_log=system_log,
-    )
+    console = open_console(task.invocation, task.environ)
     asyncio.get_running_loop().set_exception_handler(
         lambda _, context: console.debug(1, f"event loop: {context.get('message')}")
     )
@@ -120,18 +112,8 @@ async def _tell(task: _Task) -> int:
         return await _tell_story(task, console)
     except _ForkFirst:
         raise
-    except XsshError as error:
-        if error.message:  # ForwardError has been told for each forward
-            unreachable = isinstance(error, UnreachableError)
-            console.report(error, LogLevel.ERROR if unreachable else LogLevel.FATAL)
-        return EXIT_FAILURE
     except Exception as error:
-        console.debug(1, traceback.format_exc())
-        console.fatal(
-            f"xssh: internal error: {type(error).__name__}: {error}\n"
-            "  try: the same with -v, and report what it prints"
-        )
-        return EXIT_FAILURE
+        return explain_failure(console, error)
 
 
 async def _tell_story(task: _Task, console: Console) -> int:
@@ -167,7 +149,8 @@ async def _tell_story(task: _Task, console: Console) -> int:
 class _Task:
     """What was asked for.
 
-    ``settings`` are there, and the way to the ``background``, where the run is to go there.
+    ``settings`` are None until they are read; the way to the ``background`` is there where the run
+    is to go there.
     """
 
     invocation: Invocation
@@ -198,45 +181,21 @@ def _read_script(invocation: Invocation) -> bytes | None:
     return read_script(invocation.script)
 
 
-def _early_level(invocation: Invocation) -> LogLevel:
-    """Return the level until the configuration is read: what -q and -v say."""
-    if invocation.last_of("qv") == "q":
-        return LogLevel.QUIET
-    loudness = min(3, invocation.count("v"))
-    return LogLevel(LogLevel.VERBOSE + loudness) if loudness else LogLevel.INFO
-
-
 async def _settle_settings(task: _Task, console: Console) -> Settings:
-    """Read the configuration, and set up the console as it says."""
-    invocation = task.invocation
-    console.level = _early_level(invocation)
-    settings = task.settings or await resolve_settings(invocation, task.environ, console)
-    console.level = LogLevel.parse(settings.log_level)
-    console.batch_mode = settings.batch_mode
-    if console.message_log is not None:
-        console.message_log.use_facility(settings.keywords.get("syslogfacility", ("USER",))[0])
-    if task.settings is not None:
-        return settings
-    if invocation.command and settings.remote_command:
-        raise SettingsError("Cannot execute command-line and remote command.")
-    for line in find_unsupported(settings.keywords):
-        console.notice(line)
-    _, notice = _decide_streams(task, settings)
-    if notice and invocation.value_of("W") is None and settings.session_type != "none":
-        console.notice(notice)
-    if settings.fork_after_authentication:
-        has_program = invocation.command or settings.remote_command or invocation.script
-        if not has_program and settings.session_type != "none":
-            raise SettingsError("Cannot fork into background without a command to execute.")
+    """Return the settings, read here where there was no ssh to read them, and set up the console.
+
+    Raises _ForkFirst where the run is to end in the background and is not on its way there.
+    """
+    settings = task.settings
+    if settings is None:
+        settings = await resolve_settings(task.invocation, task.environ, console)
+        adopt_settings(console, settings)
+        examine_settings(task.invocation, settings, console)
+    else:
+        adopt_settings(console, settings)
+    if settings.fork_after_authentication and task.background is None:
         raise _ForkFirst(settings)
     return settings
-
-
-def _decide_streams(task: _Task, settings: Settings) -> tuple[Streams, str]:
-    has_program = task.script is not None or bool(
-        task.invocation.command or settings.remote_command
-    )
-    return decide_streams(settings, has_program, stdin_is_terminal=os.isatty(STDIN))
 
 
 class _HeldNotices:
@@ -335,7 +294,7 @@ async def _run_session(run: _Run, x11: X11Run | None) -> int:
 
     invocation, script = run.task.invocation, run.task.script
     settings, console, session = run.settings, run.console, run.session
-    streams, _ = _decide_streams(run.task, settings)
+    streams, _ = find_streams(invocation, settings)
     forwarding = await _usable_x11(run, x11)
     plan = plan_session(
         invocation,

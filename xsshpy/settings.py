@@ -391,9 +391,19 @@ _HASH_KEYWORD = "connectionhash"
 """Ours, among those that ``ssh -G`` printed: what it makes of %C."""
 
 
-async def _ask_for_hash(invocation: Invocation) -> str:
-    """Let ssh itself expand %C: whether the jump host is part of it depends on the release."""
-    _, out, _ = await run_ssh_g(["-o", "ControlPath=%C", *ssh_g_arguments(invocation)])
+def needs_hash(out: str) -> bool:
+    """Say whether ssh has to expand %C: whether the jump host is in it depends on the release."""
+    return "%C" in out and bool(parse_keywords(out).get("proxyjump"))
+
+
+def hash_arguments(invocation: Invocation) -> list[str]:
+    """Return the arguments with which ``ssh -G`` shows what %C is."""
+    asked = invocation.with_options((("S", "%C"),), without="SOf")
+    return ssh_g_arguments(asked)
+
+
+def hash_line(out: str) -> str:
+    """Return what it showed, as a line of ours to be read with the rest."""
     values = parse_keywords(out).get("controlpath", ())
     return f"\n{_HASH_KEYWORD} {values[0]}\n" if values else ""
 
@@ -552,17 +562,29 @@ async def read_settings(
     try:
         status, out, err = await run_ssh_g(ssh_g_arguments(invocation))
     except TimeoutError:
-        raise SettingsError(
-            f"xssh: `ssh -G` did not answer within {SSH_CONFIG_DEADLINE:.0f} seconds",
-            remedy=f"run `ssh -G {shlex.quote(invocation.destination)}` by hand; "
-            "a `Match exec` command may hang",
-        ) from None
+        raise slow_configuration(invocation) from None
+    said = require_success(status, err)
+    if needs_hash(out):
+        _, answer, _ = await run_ssh_g(hash_arguments(invocation))
+        out += hash_line(answer)
+    return parse_settings(out, alias_of(invocation.destination), environ), said
+
+
+def slow_configuration(invocation: Invocation) -> SettingsError:
+    """Return the error for an ``ssh -G`` that does not come to an end."""
+    return SettingsError(
+        f"xssh: `ssh -G` did not answer within {SSH_CONFIG_DEADLINE:.0f} seconds",
+        remedy=f"run `ssh -G {shlex.quote(invocation.destination)}` by hand; "
+        "a `Match exec` command may hang",
+    )
+
+
+def require_success(status: int, err: str) -> tuple[str, ...]:
+    """Return what ``ssh -G`` said besides. Raises SettingsError, in its words, where it refuses."""
     said = tuple(line for line in err.splitlines() if line and line != _NO_TERMINAL_NOTICE)
     if status != 0:
         raise SettingsError("\n".join(said) or f"xssh: `ssh -G` ended with status {status}")
-    if "%C" in out and parse_keywords(out).get("proxyjump"):
-        out += await _ask_for_hash(invocation)
-    return parse_settings(out, alias_of(invocation.destination), environ), said
+    return said
 
 
 def check_invocation(invocation: Invocation) -> None:

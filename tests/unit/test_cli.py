@@ -123,9 +123,13 @@ def test_an_option_that_is_not_there_yet_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("words", [["-S", "none", "h"], ["-NSnone", "h"], ["h", "-Snone", "c"]])
 def test_no_sharing_may_be_asked_for(words: list[str]) -> None:
-    assert ("S", "none") in parse(*words).ssh_options
-    with pytest.raises(UsageError, match="option -S is not supported yet"):
-        parse("-S", "None", "h")
+    assert parse(*words).value_of("S") == "none"
+
+
+def test_shared_connections_have_a_path_and_commands() -> None:
+    typed = parse("-S", "/run/%C", "-Ocheck", "h")
+    assert (typed.value_of("S"), typed.value_of("O")) == ("/run/%C", "check")
+    assert typed.ssh_arguments() == ["-S", "/run/%C", "-O", "check", "--", "h"]
 
 
 def test_the_backend_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

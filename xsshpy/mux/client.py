@@ -1,0 +1,163 @@
+"""The passenger: what is asked for is done by a master that is there already, ssh's or xssh's.
+
+:func:`try_master` is called once the settings are known. It answers with an exit status, or says
+that an own connection is to be made: where there is no master, and as with ssh where one refuses
+or breaks off. A master that does not answer in time counts as none.
+
+Nothing here imports asyncssh, asyncio, python-xlib or click: a session through a master begins
+sooner than those are loaded. Words and order are ssh's (mux.c, muxclient).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from xsshpy.console import Console
+from xsshpy.errors import ConnectError, SettingsError
+from xsshpy.mux import orders, passage
+from xsshpy.mux.control import ControlMaster, MuxCommand, decide_command, read_control
+from xsshpy.mux.conversation import Conversation, MasterLostError
+from xsshpy.mux.messages import VERSION, MuxProtocolError
+from xsshpy.mux.sockets import UntrustedSocketError, connect, remove_stale
+from xsshpy.mux.task import MuxTask
+from xsshpy.settings import Invocation, Settings
+
+ANSWER_DEADLINE = 5.0
+"""Seconds that a master may take for its hello, and to say that it is alive. ConnectTimeout may
+say less."""
+
+
+class Ride(NamedTuple):
+    """What came of it: an exit status, or None where an own connection is to be made.
+
+    ``is_dead``: somebody listens and does not answer. Who becomes a master may take his place.
+    """
+
+    status: int | None
+    is_dead: bool = False
+
+
+def try_master(
+    invocation: Invocation, settings: Settings, console: Console, environ: Mapping[str, str]
+) -> Ride:
+    """Have it done by the master at ControlPath, if there is one.
+
+    Raises XsshError where the run is to end, with ssh's words where it has some.
+    """
+    control = read_control(settings.keywords)
+    command = decide_command(invocation.value_of("O"), invocation.value_of("W"))
+    if not control.path:
+        if command.needs_master:
+            raise SettingsError('No ControlPath specified for "-O" command')
+        return Ride(None)
+    if not control.master.uses_existing:
+        return Ride(None)
+    if control.master is not ControlMaster.NO:
+        console.debug(1, "auto-mux: Trying existing master")
+    task = MuxTask(invocation, settings, console, environ, control, command)
+    if command is MuxCommand.OPEN and not _is_for_passengers(task):
+        return Ride(None)
+    try:
+        conversation = _call(task)
+        if conversation is None:
+            return Ride(None)
+        try:
+            return Ride(_WORK[command](task, conversation))
+        finally:
+            conversation.close()
+    except MasterLostError as lost:
+        if command.needs_master:
+            raise ConnectError(
+                f"muxclient: master {command.value} request failed: {lost}"
+            ) from None
+        return Ride(None, is_dead=lost.is_silent)
+
+
+def _open(task: MuxTask, conversation: Conversation) -> int | None:
+    """The forwards first, as with ssh; where one is refused, all is done on an own connection."""
+    if not orders.ask_for_forwards(task, conversation):
+        task.console.error("muxclient: master forward request failed")
+        return None
+    return passage.run_session(task, conversation)
+
+
+_WORK: Mapping[MuxCommand, Callable[[MuxTask, Conversation], int | None]] = {
+    MuxCommand.OPEN: _open,
+    MuxCommand.STDIO_FORWARD: passage.run_stdio_forward,
+    MuxCommand.CHECK: orders.check,
+    MuxCommand.EXIT: orders.terminate,
+    MuxCommand.STOP: orders.stop,
+    MuxCommand.FORWARD: orders.forward,
+    MuxCommand.CANCEL: orders.cancel,
+}
+
+
+def _is_for_passengers(task: MuxTask) -> bool:
+    """What the protocol has no words for takes a connection of its own."""
+    reasons = {"--script": task.invocation.script is not None, "--stats": task.invocation.stats}
+    for option in (name for name, given in reasons.items() if given):
+        task.console.debug(1, f"xssh: {option} takes a connection of its own")
+        return False
+    return True
+
+
+def _call(task: MuxTask) -> Conversation | None:
+    """Return a conversation in which the hellos are said, or None: there is no master.
+
+    Raises MasterLostError for one that does not answer.
+    """
+    seconds = min(ANSWER_DEADLINE, task.settings.connect_timeout or ANSWER_DEADLINE)
+    try:
+        connection = connect(task.control.path, seconds)
+    except UntrustedSocketError as error:
+        _give_up(task, f"xssh: a shared connection is not used: {error}")
+        return None
+    except OSError as error:
+        _explain_no_master(task, error)
+        if isinstance(error, TimeoutError):
+            raise MasterLostError("Connection timed out", is_silent=True) from None
+        return None
+    conversation = Conversation(connection, task.console, seconds)
+    try:
+        _require_version(task, conversation.exchange_hellos().version)
+    except (MasterLostError, MuxProtocolError) as error:
+        conversation.close()
+        task.console.debug(1, f"mux_client_hello_exchange: {error}")
+        _give_up(task, "muxclient: master hello exchange failed")
+        if isinstance(error, MasterLostError):
+            raise
+        return None
+    return conversation
+
+
+def _require_version(task: MuxTask, version: int) -> None:
+    if version != VERSION:
+        task.console.error(
+            f"Unsupported multiplexing protocol version {version} (expected {VERSION})"
+        )
+        raise MuxProtocolError("another version")
+
+
+def _explain_no_master(task: MuxTask, error: OSError) -> None:
+    """Say why there is none, as ssh does. Raises ConnectError where one is needed."""
+    path, console = task.shown_path, task.console
+    text = f"Control socket connect({path}): {os.strerror(error.errno or 0)}"
+    if task.command.needs_master:
+        raise ConnectError(text)
+    if error.errno == errno.ECONNREFUSED and task.control.master is not ControlMaster.NO:
+        console.debug(1, f"Stale control socket {path}, unlinking")
+        remove_stale(task.control.path)
+    elif error.errno == errno.ENOENT:
+        console.debug(1, f'Control socket "{path}" does not exist')
+    else:
+        console.error(text)
+
+
+def _give_up(task: MuxTask, text: str) -> None:
+    """Say why the master is not used. Raises ConnectError where one is needed."""
+    if task.command.needs_master:
+        raise ConnectError(text)
+    task.console.error(text)

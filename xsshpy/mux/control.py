@@ -1,0 +1,104 @@
+"""What is said about shared connections: ControlMaster, ControlPath, ControlPersist, -O. Pure.
+
+``ssh -G`` prints the three keywords with -M, -S, ``~`` and all tokens carried out, and refuses what
+makes no sense in ssh's words. Here its words become values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import NamedTuple
+
+from xsshpy.errors import UsageError
+
+
+class ControlMaster(Enum):
+    """Whether this process may be a master, and whether it asks before it lets someone in."""
+
+    NO = "no"
+    YES = "yes"
+    ASK = "ask"
+    AUTO = "auto"
+    AUTO_ASK = "autoask"
+
+    @property
+    def uses_existing(self) -> bool:
+        """Whether a master that is there is used: who is to be one connects by himself."""
+        return self not in (ControlMaster.YES, ControlMaster.ASK)
+
+    @property
+    def asks(self) -> bool:
+        """Whether the user is asked for each passenger."""
+        return self in (ControlMaster.ASK, ControlMaster.AUTO_ASK)
+
+
+class MuxCommand(Enum):
+    """What is wanted of a master: -O, or what the rest of the command line comes to."""
+
+    OPEN = "open"
+    STDIO_FORWARD = "stdio forward"
+    CHECK = "check"
+    FORWARD = "forward"
+    EXIT = "exit"
+    STOP = "stop"
+    CANCEL = "cancel"
+    PROXY = "proxy"
+
+    @property
+    def needs_master(self) -> bool:
+        """Whether there is nothing to be done without a master."""
+        return self not in (MuxCommand.OPEN, MuxCommand.STDIO_FORWARD)
+
+
+class ControlSettings(NamedTuple):
+    """The keywords as values. ``path`` is empty where nothing is to be shared.
+
+    ``persist`` is how many seconds a master stays when nobody uses it; 0 is for ever, None not at
+    all.
+    """
+
+    path: str = ""
+    master: ControlMaster = ControlMaster.NO
+    persist: int | None = None
+
+
+_MASTERS = {
+    **{master.value: master for master in ControlMaster},
+    "false": ControlMaster.NO,
+    "true": ControlMaster.YES,
+}
+_COMMANDS = {
+    command.value: command
+    for command in MuxCommand
+    if command.needs_master  # the others are not said with -O
+}
+
+
+def read_control(keywords: Mapping[str, tuple[str, ...]]) -> ControlSettings:
+    """Return what ``ssh -G`` printed about shared connections."""
+    path = _first(keywords, "controlpath")
+    master = _MASTERS.get(_first(keywords, "controlmaster").lower(), ControlMaster.NO)
+    return ControlSettings(
+        "" if path.lower() == "none" else path, master, _persist(_first(keywords, "controlpersist"))
+    )
+
+
+def _persist(text: str) -> int | None:
+    if text.lower() in ("yes", "true"):
+        return 0
+    return int(text) if text.isascii() and text.isdecimal() else None
+
+
+def _first(keywords: Mapping[str, tuple[str, ...]], keyword: str) -> str:
+    values = keywords.get(keyword)
+    return values[0] if values else ""
+
+
+def decide_command(command: str | None, stdio_forward: str | None) -> MuxCommand:
+    """Return what is wanted, from the values of -O and -W. Raises UsageError, in ssh's words."""
+    if command is None:
+        return MuxCommand.OPEN if stdio_forward is None else MuxCommand.STDIO_FORWARD
+    if command not in _COMMANDS:
+        raise UsageError("Invalid multiplex command.")
+    return _COMMANDS[command]

@@ -1,0 +1,205 @@
+"""A session, or a stdio forward (-W), in a master's hands: what is asked for, and what is passed.
+
+The terminal stays as it is until the master has the session, for it reads the terminal's modes
+from the descriptor. Which variables travel is decided twice, as with ssh: here by SendEnv and
+SetEnv, there by the master's own SendEnv. PROTOCOL.mux §2, §3.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+from xsshpy.console import LogLevel
+from xsshpy.mux.conversation import Conversation, MasterLostError
+from xsshpy.mux.messages import (
+    NO_ESCAPE,
+    Failure,
+    MuxProtocolError,
+    NewSession,
+    NewStdioForward,
+    PermissionDenied,
+    Reply,
+    SessionOpened,
+)
+from xsshpy.mux.passenger import KeptFlags, Passenger, Signals
+from xsshpy.mux.sockets import send_descriptors
+from xsshpy.mux.task import MuxTask, refuse, shown
+from xsshpy.streams import STDERR, STDIN, STDOUT, Streams, decide_streams
+from xsshpy.terminal.tty import RawTerminal
+
+_SESSION = "mux_client_request_session"
+_STDIO = "mux_client_request_stdio_fwd"
+
+
+def run_session(task: MuxTask, conversation: Conversation) -> int | None:
+    """Open a session and wait for its end. None where the master would not, which has been told.
+
+    Raises SessionError for what no master says, and MasterLostError where none answers.
+    """
+    streams = _decide_streams(task)
+    pid = _require_alive(task, conversation, _SESSION)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    flags = KeptFlags()
+    try:
+        request = _session_request(task, conversation.request_id, streams)
+        reply = _pass_streams(conversation, request, (STDIN, STDOUT, STDERR), streams.null_input)
+    except (MasterLostError, MuxProtocolError) as error:
+        task.console.error(f"{_SESSION}: read from master failed: {error}")
+        return None
+    if not isinstance(reply, SessionOpened):
+        task.console.error(_explain(reply, "session request", _SESSION))
+        return None
+    task.console.debug(1, f"{_SESSION}: master session id: {reply.session}")
+    if task.settings.fork_after_authentication and _leave_foreground():
+        return 0
+    passenger = Passenger(conversation, task.console, reply.session, RawTerminal(STDIN))
+    try:
+        with Signals(pid) as signals:
+            if streams.raw and not task.settings.fork_after_authentication:
+                passenger.enter_raw_mode()
+            status = passenger.wait(signals)
+    except MuxProtocolError as error:
+        refuse(f"{_SESSION}: {error}")
+    finally:
+        passenger.close()
+        flags.restore()
+    if streams.pty and task.console.shows(LogLevel.INFO):
+        task.console.speak(f"Shared connection to {task.settings.hostname} closed.")
+    return status
+
+
+def run_stdio_forward(task: MuxTask, conversation: Conversation) -> int | None:
+    """-W: tie stdin and stdout to a port as seen from the server. None where no master answers.
+
+    Raises SessionError, in ssh's words, where the master does not do it.
+    """
+    from xsshpy.ssh.forward_spec import parse_stdio_forward
+
+    endpoint = parse_stdio_forward(task.invocation.value_of("W") or "", task.environ)
+    pid = _require_alive(task, conversation, _STDIO)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    flags = KeptFlags()
+    host, port = endpoint.describe()
+    request = NewStdioForward(
+        conversation.request_id, host=os.fsencode(host), port=port & 0xFFFFFFFF
+    )
+    null_input = task.settings.stdin_null
+    try:
+        reply = _pass_streams(conversation, request, (STDIN, STDOUT), null_input)
+    except (MasterLostError, MuxProtocolError) as error:
+        refuse(f"{_STDIO}: read from master failed: {error}")
+    if isinstance(reply, PermissionDenied):
+        refuse(f"Master refused stdio forwarding request: {shown(reply.reason)}")
+    if isinstance(reply, Failure):
+        refuse(f"Stdio forwarding request failed: {shown(reply.reason)}")
+    if not isinstance(reply, SessionOpened):
+        refuse(f"{_STDIO}: unexpected response from master")
+    task.console.debug(1, f"{_STDIO}: master session id: {reply.session}")
+    try:
+        with Signals(pid) as signals:
+            Passenger(conversation, task.console, reply.session, RawTerminal(STDIN)).wait(signals)
+    except MuxProtocolError as error:
+        refuse(f"{_STDIO}: {error}")
+    finally:
+        flags.restore()
+    return 0
+
+
+def _decide_streams(task: MuxTask) -> Streams:
+    """Decide about the pty. -N opens a session all the same, as with ssh, without one."""
+    has_program = bool(task.invocation.command or task.settings.remote_command)
+    streams, _ = decide_streams(task.settings, has_program, stdin_is_terminal=os.isatty(STDIN))
+    if task.settings.session_type == "none":
+        return streams._replace(pty=False, raw=False)
+    return streams
+
+
+def _require_alive(task: MuxTask, conversation: Conversation, name: str) -> int:
+    """Return the master's process id. Raises MasterLostError, having said so."""
+    try:
+        return conversation.check_alive()
+    except MasterLostError:
+        task.console.error(f"{name}: master alive request failed")
+        raise
+    except MuxProtocolError as error:
+        task.console.error(f"{name}: master alive request failed")
+        raise MasterLostError(str(error)) from None
+
+
+def _session_request(task: MuxTask, request_id: int, streams: Streams) -> NewSession:
+    settings = task.settings
+    given = dict(reversed(settings.set_env)).get("TERM")
+    term = given or task.environ.get("TERM", "")
+    return NewSession(
+        request_id,
+        want_tty=streams.pty,
+        want_x11=settings.forward_x11,
+        want_agent=bool(settings.forward_agent),
+        subsystem=settings.session_type == "subsystem",
+        escape=_escape(settings.escape_char),
+        term=os.fsencode(term),
+        command=os.fsencode(task.invocation.command or settings.remote_command),
+        variables=tuple(_variables(task)),
+    )
+
+
+def _escape(text: str) -> int:
+    from xsshpy.terminal.escapes import parse_escape_char
+
+    code = parse_escape_char(text)
+    return NO_ESCAPE if code is None else code
+
+
+def _variables(task: MuxTask) -> Iterator[bytes]:
+    """Yield what SendEnv lets through, then what SetEnv sets: each as ``NAME=value``."""
+    patterns = task.settings.send_env
+    if patterns:
+        for name, value in task.environ.items():
+            if any(fnmatchcase(name, pattern) for pattern in patterns):
+                yield os.fsencode(f"{name}={value}")
+    for name, value in task.settings.set_env:
+        yield os.fsencode(f"{name}={value}")
+
+
+def _pass_streams(
+    conversation: Conversation,
+    request: NewSession | NewStdioForward,
+    descriptors: tuple[int, ...],
+    null_input: bool,
+) -> Reply:
+    """Send the request and the descriptors behind it; return the answer.
+
+    The server is asked first, and where the master was told to, the user: it takes its time.
+    Raises MasterLostError and MuxProtocolError.
+    """
+    null = os.open(os.devnull, os.O_RDONLY) if null_input else -1
+    try:
+        conversation.send(request)
+        send_descriptors(
+            conversation.socket, (null, *descriptors[1:]) if null_input else descriptors
+        )
+        return conversation.answer(patient=True)
+    except OSError as error:
+        raise MasterLostError(error.strerror or str(error)) from None
+    finally:
+        if null >= 0:
+            os.close(null)
+
+
+def _explain(reply: Reply, what: str, name: str) -> str:
+    if isinstance(reply, PermissionDenied):
+        return f"Master refused {what}: {shown(reply.reason)}"
+    if isinstance(reply, Failure):
+        return f"{name}: {what} failed: {shown(reply.reason)}"
+    return f"{name}: unexpected response from master"
+
+
+def _leave_foreground() -> bool:
+    """-f: go on in a child, out of the terminal's session. Says whether this is the parent."""
+    if os.fork() > 0:
+        return True
+    os.setsid()
+    return False

@@ -1,0 +1,167 @@
+"""The passenger's wait: its terminal, its signals, and what the master says until the session ends.
+
+The master drives the session on the descriptors that it was passed; the escapes are its work too.
+The passenger makes the terminal raw, tells the master of a new size, and takes the exit status.
+As ssh's: HUP, INT and TERM end it with status 255, and the end of the connection ends it in any
+case. Whatever happens, terminal and descriptors are as they were. PROTOCOL.mux §2, §3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from types import FrameType, TracebackType
+
+from xsshpy.console import Console
+from xsshpy.errors import EXIT_FAILURE, SessionError
+from xsshpy.mux.conversation import Conversation
+from xsshpy.mux.messages import ExitMessage, Reply, TtyAllocationFailed
+from xsshpy.terminal.tty import RawTerminal
+
+_STREAMS = (0, 1, 2)
+_ENDING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+
+class KeptFlags:
+    """Keeps the standard streams' blocking flags: a master that is killed leaves them changed.
+
+    The flags belong to the open file, which the shell and other programs share.
+    """
+
+    def __init__(self) -> None:
+        self._blocking = {number for number in _STREAMS if _is_blocking(number)}
+
+    def restore(self) -> None:
+        """Put them back."""
+        for number in self._blocking:
+            with contextlib.suppress(OSError):
+                os.set_blocking(number, True)
+
+
+def _is_blocking(descriptor: int) -> bool:
+    try:
+        return os.get_blocking(descriptor)
+    except OSError:
+        return False
+
+
+class Signals:
+    """Signals as they come to a passenger whose session is open: a context manager.
+
+    ``killed`` is the signal that ends it, or 0. A new size of the window is the master's to know.
+    """
+
+    def __init__(self, master_pid: int) -> None:
+        self._master_pid = master_pid
+        self.killed = 0
+        self.wakeup, self._writer = os.pipe()
+        for descriptor in (self.wakeup, self._writer):
+            os.set_blocking(descriptor, False)
+
+    def __enter__(self) -> Signals:
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in _ENDING_SIGNALS:
+            signal.signal(number, self._end)
+        if self._master_pid > 1:
+            signal.signal(signal.SIGWINCH, self._pass_on)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        signal.set_wakeup_fd(-1)
+        os.close(self.wakeup)
+        os.close(self._writer)
+
+    def _end(self, number: int, _: FrameType | None) -> None:
+        self.killed = number
+
+    def _pass_on(self, number: int, _: FrameType | None) -> None:
+        with contextlib.suppress(OSError):
+            os.kill(self._master_pid, number)
+
+    def drain(self) -> None:
+        """Forget that signals came; what they did is done."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.wakeup, 4096)
+
+
+class Passenger:
+    """One session in the master's hands. ``session`` is its number there."""
+
+    def __init__(
+        self, conversation: Conversation, console: Console, session: int, terminal: RawTerminal
+    ) -> None:
+        self._conversation = conversation
+        self._console = console
+        self._session = session
+        self._terminal = terminal
+        self._status: int | None = None
+
+    def wait(self, signals: Signals) -> int:
+        """Return the exit status, when the master hangs up or a signal has come.
+
+        Raises MuxProtocolError and SessionError for what no master says.
+        """
+        poller = select.poll()
+        poller.register(self._conversation.socket, select.POLLIN)
+        poller.register(signals.wakeup, select.POLLIN)
+        while not signals.killed:
+            poller.poll()
+            signals.drain()
+            replies = self._conversation.read_available()
+            if replies is None:
+                break
+            for reply in replies:
+                self._take(reply)
+        return self._conclude(signals.killed)
+
+    def _take(self, reply: Reply) -> None:
+        if isinstance(reply, TtyAllocationFailed):
+            self._require_session("tty alloc fail", reply.session)
+            self._leave_raw_mode()
+        elif isinstance(reply, ExitMessage):
+            self._require_session("exit", reply.session)
+            if self._status is not None:
+                raise SessionError("mux_client_request_session: exitval sent twice")
+            self._status = reply.status & 0xFF
+        else:
+            name = type(reply).__name__
+            raise SessionError(f"mux_client_request_session: master returned error: {name}")
+
+    def _require_session(self, what: str, theirs: int) -> None:
+        if theirs != self._session:
+            raise SessionError(
+                f"mux_client_request_session: {what} on unknown session: "
+                f"my id {self._session} theirs {theirs}"
+            )
+
+    def enter_raw_mode(self) -> None:
+        """Hand the keys over as they are typed."""
+        self._console.raw = self._terminal.enter()
+
+    def _leave_raw_mode(self) -> None:
+        self._terminal.leave()
+        self._console.raw = False
+
+    def close(self) -> None:
+        """Put the terminal back."""
+        self._leave_raw_mode()
+
+    def _conclude(self, killed: int) -> int:
+        self._conversation.close()
+        self._leave_raw_mode()
+        if killed:
+            self._console.debug(2, f"Exiting on signal: {signal.strsignal(killed)}")
+            return EXIT_FAILURE
+        if self._status is None:
+            self._console.debug(2, "Control master terminated unexpectedly")
+            self._console.error("xssh: the connection that this session shared has ended")
+            return EXIT_FAILURE
+        self._console.debug(2, f"Received exit status from master {self._status}")
+        return self._status

@@ -1,0 +1,40 @@
+"""What a passenger is to do: the command line, the settings, and where to say what happens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, NoReturn
+
+from xsshpy.console import Console
+from xsshpy.errors import SessionError
+from xsshpy.mux.control import ControlSettings, MuxCommand
+from xsshpy.settings import Invocation, Settings
+
+_SHOWN_PATH = 100
+"""How much of a path ssh's messages show (characters)."""
+
+
+class MuxTask(NamedTuple):
+    """What is wanted of a master."""
+
+    invocation: Invocation
+    settings: Settings
+    console: Console
+    environ: Mapping[str, str]
+    control: ControlSettings
+    command: MuxCommand
+
+    @property
+    def shown_path(self) -> str:
+        """The socket's path as ssh's messages show it."""
+        return self.control.path[:_SHOWN_PATH]
+
+
+def refuse(text: str) -> NoReturn:
+    """End the run with these words."""
+    raise SessionError(text) from None
+
+
+def shown(reason: bytes) -> str:
+    """Return what a master said, as text."""
+    return reason.decode("utf-8", "surrogateescape")

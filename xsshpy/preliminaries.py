@@ -1,0 +1,100 @@
+"""What comes before everything else in a run: where messages go, and what the settings make clear.
+
+Used before there is an event loop, so nothing here imports one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+
+from xsshpy.console import Console, LogLevel
+from xsshpy.errors import EXIT_FAILURE, SettingsError, UnreachableError, XsshError
+from xsshpy.logfile import SystemLog, open_log_file
+from xsshpy.settings import Invocation, Settings
+from xsshpy.streams import STDERR, STDIN, Streams, decide_streams
+from xsshpy.unsupported import find_unsupported
+
+
+def open_console(invocation: Invocation, environ: Mapping[str, str]) -> Console:
+    """Return the console, as loud as -q and -v say. Raises LogFileError."""
+    path = invocation.value_of("E")
+    system_log = SystemLog() if path is None and invocation.count("y") else None
+    console = Console(
+        environ=environ,
+        stderr=STDERR if path is None else open_log_file(path),
+        answers=STDERR,
+        message_log=system_log,
+    )
+    console.level = _early_level(invocation)
+    return console
+
+
+def _early_level(invocation: Invocation) -> LogLevel:
+    """Return the level until the configuration is read."""
+    if invocation.last_of("qv") == "q":
+        return LogLevel.QUIET
+    loudness = min(3, invocation.count("v"))
+    return LogLevel(LogLevel.VERBOSE + loudness) if loudness else LogLevel.INFO
+
+
+def adopt_settings(console: Console, settings: Settings) -> None:
+    """Set up the console as the configuration says."""
+    console.level = LogLevel.parse(settings.log_level)
+    console.batch_mode = settings.batch_mode
+    if console.message_log is not None:
+        console.message_log.use_facility(settings.keywords.get("syslogfacility", ("USER",))[0])
+
+
+def examine_settings(invocation: Invocation, settings: Settings, console: Console) -> None:
+    """Say what the settings make clear at once. Raises SettingsError for what can't be done."""
+    if invocation.command and settings.remote_command:
+        raise SettingsError("Cannot execute command-line and remote command.")
+    for line in find_unsupported(settings.keywords):
+        console.notice(line)
+    if settings.fork_after_authentication and settings.session_type != "none":
+        has_program = invocation.command or settings.remote_command or invocation.script
+        if not has_program:
+            raise SettingsError("Cannot fork into background without a command to execute.")
+    _, notice = find_streams(invocation, settings)
+    has_session = settings.session_type != "none" and invocation.value_of("W") is None
+    if notice and has_session and invocation.value_of("O") is None:
+        console.notice(notice)
+
+
+def find_streams(invocation: Invocation, settings: Settings) -> tuple[Streams, str]:
+    """Decide about the pty; the second value is a line for the user, or empty."""
+    has_program = invocation.script is not None or bool(
+        invocation.command or settings.remote_command
+    )
+    return decide_streams(settings, has_program, stdin_is_terminal=os.isatty(STDIN))
+
+
+def explain_failure(console: Console, error: Exception) -> int:
+    """Say what went wrong and return the exit status."""
+    if isinstance(error, XsshError):
+        if error.message:  # ForwardError has been told for each forward
+            unreachable = isinstance(error, UnreachableError)
+            console.report(error, LogLevel.ERROR if unreachable else LogLevel.FATAL)
+        return EXIT_FAILURE
+    console.debug(1, "".join(traceback.format_exception(error)))
+    console.fatal(
+        f"xssh: internal error: {type(error).__name__}: {error}\n"
+        "  try: the same with -v, and report what it prints"
+    )
+    return EXIT_FAILURE
+
+
+def silence_libraries() -> None:
+    """Keep what libraries say to their developers out of stderr: programs read it.
+
+    One warns of an old cipher that the server wants, another of a child that ended early.
+    """
+    import logging
+    import warnings
+
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    logging.getLogger().addHandler(logging.NullHandler())

@@ -1,0 +1,63 @@
+"""The start of a run: the settings, from OpenSSH itself; then whether another process's connection
+can be shared. If so, that is all of the run, and nothing slow is ever loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from xsshpy.configuration import read_settings_now
+from xsshpy.console import Console
+from xsshpy.errors import SettingsError
+from xsshpy.mux.client import Ride, try_master
+from xsshpy.preliminaries import (
+    adopt_settings,
+    examine_settings,
+    explain_failure,
+    open_console,
+    silence_libraries,
+)
+from xsshpy.settings import Invocation, Settings
+from xsshpy.terminal.tty import sanitise_standard_descriptors
+
+
+def start(invocation: Invocation, environ: Mapping[str, str]) -> int:
+    """Do what the invocation says and return the exit status.
+
+    Raises LogFileError. Ends the process by the signal itself where one came before the session.
+    """
+    sanitise_standard_descriptors()
+    console = open_console(invocation, environ)
+    try:
+        settings = _read_settings(invocation, environ, console)
+        ride = Ride(None)
+        if settings is not None:
+            ride = try_master(invocation, settings, console, environ)
+    except Exception as error:
+        return explain_failure(console, error)
+    if ride.status is not None:
+        return ride.status
+    silence_libraries()
+    from xsshpy.run import run
+
+    return run(invocation, environ, settings)
+
+
+def _read_settings(
+    invocation: Invocation, environ: Mapping[str, str], console: Console
+) -> Settings | None:
+    """Return the settings; None where there is no ssh, and they are to be read without its help."""
+    try:
+        settings, said = read_settings_now(invocation, environ)
+    except FileNotFoundError:
+        if invocation.value_of("O") is not None:
+            raise SettingsError(
+                "xssh: -O needs `ssh`, which reads the configuration",
+                remedy="install OpenSSH's client",
+            ) from None
+        return None
+    for line in said:
+        console.error(line)
+    adopt_settings(console, settings)
+    examine_settings(invocation, settings, console)
+    return settings
