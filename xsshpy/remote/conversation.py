@@ -210,12 +210,15 @@ class Conversation:
 
     def _answer(self) -> None:
         """Give the client the answers that are known and next in turn."""
-        while self._unanswered and self._unanswered[0].opinion.answer is not None:
-            if self._passing:
-                return
-            pending = self._unanswered.popleft()
+        while self._unanswered and not self._passing:
+            pending = self._unanswered[0]
             answer = pending.opinion.answer
-            assert answer is not None
+            if answer is None or (pending.opinion.after and not self._is_ripe(pending)):
+                return
+            if pending.opinion.after and pending.opcode == GET_INPUT_FOCUS:
+                answer = self.facts.focus or answer
+                pending.opinion = pending.opinion._replace(answer=answer)
+            self._unanswered.popleft()
             pending.answered = True
             self.counters.answered_early += 1
             self.counters.replies += 1
@@ -223,6 +226,22 @@ class Conversation:
             if pending.opcode == GET_INPUT_FOCUS:
                 self._early_sync = pending.sequence
             self._send(self._number(answer, pending.sequence), pending.sequence)
+
+    def _is_ripe(self, pending: _Pending) -> bool:
+        """Tell whether an answer that had to wait for the server may be given now."""
+        opinion = pending.opinion
+        if self._predictor is None or opinion.after > self._predictor.confirmed:
+            return False
+        if pending.opcode == GET_INPUT_FOCUS and self.facts.focus is None:
+            return False
+        return opinion.kind not in self.facts.switched_off
+
+    def _withdraw_unripe(self) -> None:
+        """A request failed: what was to be said once it had not is the server's to say."""
+        for pending in self._unanswered:
+            if pending.opinion.after and pending.opinion.answer is not None:
+                self._answers_size -= len(pending.opinion.answer)
+                pending.opinion = pending.opinion._replace(answer=None)
 
     def _number(self, message: bytes, sequence: int) -> bytes:
         number = struct.pack(self._order + "H", sequence & 0xFFFF)
@@ -450,6 +469,7 @@ class Conversation:
         self._confirm(sequence)
         if self._predictor is not None:
             self._predictor.fail(message.data)
+            self._withdraw_unripe()
         if pending is not None:
             self._remove_first()
             if pending.answered:
@@ -483,7 +503,7 @@ class Conversation:
         if code != KEYMAP_NOTIFY:
             self._confirm(message.sequence - 1)
         if self._predictor is not None:
-            self._predictor.take_event(code, message.data)
+            self._predictor.take_event(message.sequence, message.code, message.data)
         if code in (FOCUS_IN, FOCUS_OUT):
             self.facts.focus = None
         elif code == MAPPING_NOTIFY or self._is_keyboard_change(code, message.data):

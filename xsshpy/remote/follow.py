@@ -46,6 +46,9 @@ class Follower:
         self.resources.epoch += 1
         if opcode in (1, 2, 4, 5, 7, 8, 9, 10, 11, 12):
             self.resources.windows.clear()
+        elif opcode in (18, 19, 114):
+            for window in self.resources.windows.values():
+                window.properties.clear()
         elif opcode in (53, 54):
             self.resources.pixmaps.clear()
         elif opcode in (55, 56, 57, 59, 60):

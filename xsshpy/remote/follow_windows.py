@@ -218,6 +218,8 @@ class WindowFollower:
         window.attributes.update(values)
         if not safe:
             window.since = request.sequence
+        if not values.get("event_mask", PROPERTY_MASK) & PROPERTY_MASK:
+            window.properties.clear()
         pulled = values.get("win_gravity", NORTH_WEST) != NORTH_WEST
         if pulled and window.parent is not None and not window.parent.settled:
             window.settled = False
@@ -339,7 +341,8 @@ class WindowFollower:
         self._place_window(window, values)
         resized = values.keys() & {"width", "height"}
         right = window.width and window.height and window.kind == INPUT_OUTPUT
-        right = right and "sibling" not in values and values.get("stack_mode", 0) & 0xFF <= 4
+        right = right and values.get("stack_mode", 0) & 0xFF <= 4
+        right = right and ("sibling" not in values or self._is_beside(window, values))
         if not right:
             window.since = request.sequence
         pulled = bool(resized) and self._pull_children(window)
@@ -347,6 +350,13 @@ class WindowFollower:
         noticed = parent is None or pulled or window.event_mask & STRUCTURE_MASK
         noticed = noticed or (parent is not None and parent.event_mask & SUBSTRUCTURE_MASK)
         return bool(right and not noticed and not window.may_be_shown)
+
+    def _is_beside(self, window: Window, values: Dict[str, int]) -> bool:
+        """Tell whether a window can be put above or below the one that is named."""
+        other = self._resources.windows.get(values["sibling"])
+        if other is None or other is window or "stack_mode" not in values:
+            return False
+        return other.parent is not None and other.parent is window.parent
 
     def _place_window(self, window: Window, values: Dict[str, int]) -> None:
         for name, value in values.items():
@@ -376,22 +386,29 @@ class WindowFollower:
 
     # -- the rest --
 
-    def change_property(self, request: Request) -> bool:
-        """Judge a ChangeProperty; what it does is nobody's to know here."""
+    def selected(self, window_id: int) -> int:
+        """Return the events that the client selected on a window of its own, or a root window."""
+        window = self._resources.windows.get(window_id)
+        return self.root_masks.get(window_id, 0) if window is None else window.event_mask
+
+    def is_good_change(self, request: Request) -> bool:
+        """Tell whether a ChangeProperty surely replaces the value.
+
+        On a root window it does so for clients that the X server trusts.
+        """
         data = request.data
         if len(data) < 24:
-            return RISKY
+            return False
         identifier, atom = self._ints.unpack_from(data, 4)
-        window = self._resources.windows.get(identifier)
         unit, count = data[16], struct.unpack_from(self._order + "I", data, 20)[0]
-        if window is None or unit not in (8, 16, 32) or data[1]:
-            return RISKY
+        known = identifier in self._resources.windows or identifier in self._facts.screens
+        if not known or unit not in (8, 16, 32) or data[1]:
+            return False
         size = count * unit // 8
         right = request.size == 24 + size + pad_length(size)
         kind = struct.unpack_from(self._order + "I", data, 12)[0]
-        right = right and self._facts.is_atom(atom) and self._facts.is_atom(kind)
         # Mode 0, Replace, never mismatches what is there.
-        return bool(right and not window.event_mask & PROPERTY_MASK)
+        return bool(right and self._facts.is_atom(atom) and self._facts.is_atom(kind))
 
     def _clear_area(self, request: Request) -> bool:
         window = self._window_of(request, 16)

@@ -28,8 +28,8 @@ from typing import Callable, Deque, Optional, Tuple
 LINK_FLOOR = 64 * 1024
 """Least that may be under way on a link (bytes)."""
 
-CLIENT_FLOOR = 1024 * 1024
-"""Least that may be under way for one client, before compression (bytes)."""
+CLIENT_FLOOR = 4 * 1024 * 1024
+"""Least that may be under way for one client, before compression (bytes): an image of a window."""
 
 HEADROOM = 0.2
 """Queue that is allowed to stand (seconds)."""

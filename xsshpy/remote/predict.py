@@ -15,6 +15,7 @@ import struct
 from collections import deque
 from typing import Callable, Deque, Dict, NamedTuple, Optional, Tuple
 
+from .conclusions import Conclusions
 from .facts import (
     CLASS_OF_FACT,
     COHERENT,
@@ -25,7 +26,8 @@ from .facts import (
 )
 from .fallible import FallibleRequests
 from .follow import GRAB_SERVER, UNGRAB_SERVER, Follower
-from .resources import Resources, Window
+from .properties import OwnProperties
+from .resources import PROPERTY_MASK, Resources, Window
 from .xextensions import hide_extension_answer, hide_listed_extensions, parse_extension_query
 from .xmessages import LIST_EXTENSIONS, QUERY_EXTENSION, Request
 from .xrequests import (
@@ -54,8 +56,10 @@ BAD_WINDOW = 3
 BAD_DRAWABLE = 9
 DESTROY_NOTIFY = 17
 REPARENT_NOTIFY = 21
+PROPERTY_NOTIFY = 28
 
-MOVES_FOCUS = frozenset((4, 5, 7, 10, 11, 42))
+SET_INPUT_FOCUS = 42
+MOVES_FOCUS = frozenset((4, 5, 7, 10, 11, SET_INPUT_FOCUS))
 """SetInputFocus, and what takes a window away that may have the focus."""
 
 SUBPIXELS_SINCE = (0, 6)
@@ -73,7 +77,8 @@ class Opinion(NamedTuple):
 
     ``answer`` is its reply, with any sequence number, where it is known now; ``kind`` the class
     that the answer belongs to. ``key`` and ``fact`` are set where the server's reply is worth
-    keeping. ``alters`` is how the server's own reply must be changed before the client sees it.
+    keeping. The answer holds once the server is past request number ``after`` without an error.
+    ``alters`` is how the server's own reply must be changed before the client sees it.
     """
 
     replies: Replies
@@ -84,6 +89,7 @@ class Opinion(NamedTuple):
     fact: Optional[FactClass] = None
     alters: Optional[Callable[[bytes], bytes]] = None
     font: Optional[bytes] = None
+    after: int = 0
 
 
 VOID_SAFE = Opinion(Replies.NONE, True)
@@ -110,6 +116,8 @@ class Predictor:
         self._risky_sequence = 0
         self._fallible_sequence = 0
         self._confirmed = 0
+        self._conclusions = Conclusions(self._order, self.follower.windows, self.resources)
+        self._properties = OwnProperties(facts, self.resources)
         self._grabbed = False
         self._render = self.follower.render.handlers
         self._last = 0
@@ -140,6 +148,11 @@ class Predictor:
             **dict.fromkeys(CORE_MAKES_STALE, self._change_keyboard),
         }
 
+    @property
+    def confirmed(self) -> int:
+        """The last request that the server surely carried out, with all that came of it."""
+        return self._confirmed
+
     def confirm(self, sequence: int) -> None:
         """Take note that the server has carried out everything up to ``sequence``."""
         if sequence > self._confirmed:
@@ -158,11 +171,16 @@ class Predictor:
         if not (foreign and code in (BAD_WINDOW, BAD_DRAWABLE)):
             self.follower.distrust(opcode)
 
-    def take_event(self, code: int, event: bytes) -> None:
-        """Take note of what others did to windows of this client."""
-        if code in (DESTROY_NOTIFY, REPARENT_NOTIFY):
+    def take_event(self, sequence: int, code: int, event: bytes) -> None:
+        """Take note of what others did to windows of this client, and of what is over."""
+        if code & 0x7F in (DESTROY_NOTIFY, REPARENT_NOTIFY):
             window, parent = struct.unpack_from(self._order + "II", event, 8)
-            self.follower.windows.take_event(code, window, parent)
+            self.follower.windows.take_event(code & 0x7F, window, parent)
+        elif code == PROPERTY_NOTIFY:
+            window, atom = struct.unpack_from(self._order + "II", event, 4)
+            self._properties.take_event(sequence, window, atom)
+        if self._conclusions.take_event(sequence, code, event):
+            self.confirm(sequence)
 
     def close(self) -> None:
         """The client is gone, and what it selected on the root windows with it."""
@@ -180,20 +198,32 @@ class Predictor:
         if request.header_size != 4 and request.opcode != PUT_IMAGE:
             request = self._shorten(request)
         late = request.opcode >= FIRST_DRAWING
-        may_fail = False if late else self._fallible.may_fail(request)
+        may_fail = moves_focus = False
+        if not late:
+            may_fail = self._fallible.may_fail(request)
+            moves_focus = request.opcode in MOVES_FOCUS and self._may_move_focus(request)
         opinion = self._consider(request)
         if not opinion.safe:
             self._risky_sequence = request.sequence
-            if request.opcode in MOVES_FOCUS:
+            if moves_focus:
                 self.focus_sequence = request.sequence
                 self.facts.focus = None
-            if opinion.replies is Replies.NONE and (
-                may_fail or (late and self._fallible.may_fail(request))
-            ):
-                self._fallible_sequence = request.sequence
+            if opinion.replies is Replies.NONE:
+                if may_fail or (late and self._fallible.may_fail(request)):
+                    self._fallible_sequence = request.sequence
+                else:
+                    self._conclusions.expect(request)
         elif opinion.answer is not None and self._fallible_sequence > self._confirmed:
-            return opinion._replace(answer=None)  # an error may have to be told first
+            # An error may have to be told first.
+            return opinion._replace(after=max(opinion.after, self._fallible_sequence))
         return opinion
+
+    def _may_move_focus(self, request: Request) -> bool:
+        """Tell whether the window that has the focus may be taken away; only what is shown has."""
+        if request.opcode == SET_INPUT_FOCUS or len(request.data) < 8:
+            return True
+        window = self.resources.windows.get(self._int.unpack_from(request.data, 4)[0])
+        return window is None or window.may_be_shown
 
     def _shorten(self, request: Request) -> Request:
         """Return a request that has a long length as if it had a short one."""
@@ -227,15 +257,25 @@ class Predictor:
         return Opinion(core_replies(request.opcode), False)
 
     def _change_property(self, request: Request) -> Opinion:
-        safe = self.follower.windows.change_property(request)
+        windows = self.follower.windows
+        good = windows.is_good_change(request)
+        self._properties.change(request, good)
         self._change_on_root(request, 4, 8)
-        return VOID_SAFE if safe else VOID_RISKY
+        if not good or self._fallible.may_fail(request):
+            return VOID_RISKY
+        window = self._int.unpack_from(request.data, 4)[0]
+        return VOID_RISKY if windows.selected(window) & PROPERTY_MASK else VOID_SAFE
 
     def _delete_property(self, request: Request) -> Opinion:
+        if len(request.data) >= 12:
+            window, atom = struct.unpack_from(self._order + "II", request.data, 4)
+            self._properties.forget(window, atom)
         self._change_on_root(request, 4, 8)
         return VOID_RISKY
 
     def _rotate_properties(self, request: Request) -> Opinion:
+        if len(request.data) >= 8:
+            self._properties.forget(self._int.unpack_from(request.data, 4)[0])
         for position in range(12, min(len(request.data), FACT_LIMIT) - 3, 4):
             self._change_on_root(request, 4, position)
         return VOID_RISKY
@@ -367,7 +407,10 @@ class Predictor:
 
     def _get_property(self, request: Request) -> Opinion:
         answer = self.facts.roots.answer_property(request.data, self.facts.is_atom)
+        if answer is None:
+            answer = self._properties.answer(request)
         if len(request.data) == 24 and request.data[1]:
+            self._properties.forget(*struct.unpack_from(self._order + "II", request.data, 4))
             self._change_on_root(request, 4, 8)
         return self._known(PredictionClass.PROPERTIES, answer)
 
@@ -483,7 +526,7 @@ class Predictor:
         if request.size != 4:
             return WAITS_RISKY
         answer = self.facts.focus
-        settled = self._risky_sequence <= self._confirmed
-        if answer is None or not settled or self._grabbed or not self._may(PredictionClass.SYNC):
+        if answer is None or self._grabbed or not self._may(PredictionClass.SYNC):
             return WAITS_SAFE
-        return Opinion(Replies.ONE, True, answer, PredictionClass.SYNC)
+        after = self._risky_sequence if self._risky_sequence > self._confirmed else 0
+        return Opinion(Replies.ONE, True, answer, PredictionClass.SYNC, after=after)

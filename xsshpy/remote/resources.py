@@ -12,7 +12,10 @@ end, nor let one request of its cost more than a short walk.
 Follows the X Window System Protocol, version 11, §9 (CreateWindow to FreeGC), §10 (events' causes).
 """
 
-from typing import Dict, List, Optional, Set
+from collections import deque
+from typing import Deque, Dict, List, Optional, Set
+
+from .roots import Property
 
 EXPOSURE_MASK = 1 << 15
 VISIBILITY_MASK = 1 << 16
@@ -120,6 +123,16 @@ def touch(drawable: Drawable) -> None:
         drawable.colour = None
 
 
+class OwnProperty:
+    """What the client wrote last. ``changes`` are its writes whose events have not come yet."""
+
+    __slots__ = ("changes", "value")
+
+    def __init__(self) -> None:
+        self.value = Property(0, 0, b"")
+        self.changes: Deque[int] = deque()
+
+
 class Window(Drawable):
     """A window of this client. ``parent`` is None for a child of the root window.
 
@@ -137,6 +150,7 @@ class Window(Drawable):
         "mapped",
         "parent",
         "plain",
+        "properties",
         "settled",
         "visual",
         "x",
@@ -165,6 +179,7 @@ class Window(Drawable):
         self.plain = True
         self.children: Dict[int, Window] = {}
         self.attributes: Dict[str, int] = {}
+        self.properties: "Dict[int, OwnProperty]" = {}
 
     def attribute(self, name: str, default: int = 0) -> int:
         """Return the value that the client gave to an attribute, or the protocol's default."""

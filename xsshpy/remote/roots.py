@@ -19,6 +19,9 @@ PROPERTIES_KEPT = 1024
 
 CARD32 = 0xFFFFFFFF
 
+PROPERTY_CHANGE = 1 << 22
+"""The events that whoever watches the root windows selects: they stay selected."""
+
 
 class Property(NamedTuple):
     """The value of a window's property; ``kind`` is its type's atom, ``unit`` 8, 16 or 32 bits."""
@@ -46,7 +49,7 @@ class RootWindows:
         if known is None:
             return
         selected = struct.unpack_from(self._order + "I", known, 32)[0]
-        if after & ~selected or before & ~after:
+        if after & ~selected or before & ~after & ~PROPERTY_CHANGE:
             del self.attributes[root]
 
     def answer_attributes(self, root: int, own_mask: int, installed: int) -> Optional[bytes]:
@@ -103,23 +106,27 @@ class RootWindows:
         """Return the reply to a GetProperty of a watched root window; None where it's not known."""
         if len(request) != 24 or request[1]:  # a read that deletes
             return None
-        root, atom, kind, offset, length = struct.unpack_from(self._order + "IIIII", request, 4)
+        root, atom, kind = struct.unpack_from(self._order + "III", request, 4)
         watched = self._properties.get(root)
         if watched is None or not is_atom(atom) or not (kind == 0 or is_atom(kind)):
             return None
         if atom not in watched:
             return build_reply(self._order, 0, bytes(24))
         found = watched[atom]
-        if found is None:
+        return None if found is None else build_property_answer(self._order, request, found)
+
+
+def build_property_answer(order: str, request: bytes, found: Property) -> Optional[bytes]:
+    """Return the reply to a GetProperty that deletes nothing; None where servers may differ."""
+    kind, offset, length = struct.unpack_from(order + "III", request, 12)
+    pack, size = order + "III12x", len(found.data)
+    if kind not in (0, found.kind):
+        if found.unit != 8:  # servers tell the length in units, the protocol in bytes
             return None
-        pack, size = self._order + "III12x", len(found.data)
-        if kind not in (0, found.kind):
-            if found.unit != 8:  # servers tell the length in units, the protocol in bytes
-                return None
-            return build_reply(self._order, found.unit, struct.pack(pack, found.kind, size, 0))
-        if offset * 4 > size or (length * 4 - (length * 4 & CARD32) and length * 4 & CARD32 < size):
-            return None  # an error, or where servers count in 32 bits
-        value = found.data[offset * 4 : (offset + length) * 4]
-        left = size - offset * 4 - len(value)
-        head = struct.pack(pack, found.kind, left, len(value) * 8 // found.unit)
-        return build_reply(self._order, found.unit, head, value)
+        return build_reply(order, found.unit, struct.pack(pack, found.kind, size, 0))
+    if offset * 4 > size or (length * 4 - (length * 4 & CARD32) and length * 4 & CARD32 < size):
+        return None  # an error, or where servers count in 32 bits
+    value = found.data[offset * 4 : (offset + length) * 4]
+    left = size - offset * 4 - len(value)
+    head = struct.pack(pack, found.kind, left, len(value) * 8 // found.unit)
+    return build_reply(order, found.unit, head, value)
