@@ -1,4 +1,4 @@
-"""asyncssh loaded without starting a compiler.
+"""asyncssh loaded without starting a compiler, and without what no run needs (:mod:`deferred`).
 
 asyncssh looks for two libraries that it can do without, by ctypes.util.find_library, which runs
 ldconfig, gcc and ld for what is not there: a quarter of the time its import takes, and an error
@@ -26,8 +26,7 @@ _OTHER_NAMES = frozenset({"libnettle", "libnettle-6", "liboqs"})
 
 def speed_up_import() -> None:
     """Arrange for asyncssh's import, whoever asks for it. Costs nothing until then."""
-    # Elsewhere the search starts no program, and knows places that the loader does not.
-    if sys.platform.startswith("linux") and "asyncssh" not in sys.modules:
+    if "asyncssh" not in sys.modules:
         sys.meta_path.insert(0, _AsyncsshFinder())
 
 
@@ -54,15 +53,21 @@ def _wrap(loader: Loader) -> None:
     """Let this loader, which is asyncssh's alone, run its module with the quick search."""
 
     def execute(module: ModuleType) -> None:
+        from xsshpy.ssh.deferred import execute_lightly
+
         del loader.exec_module
         with _quick_search():
-            loader.exec_module(module)
+            execute_lightly(module, loader.exec_module)
 
     loader.exec_module = execute  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
 def _quick_search() -> Iterator[None]:
+    if not sys.platform.startswith("linux"):
+        # The search starts no program, and knows places that the loader does not.
+        yield
+        return
     import ctypes.util
 
     search = ctypes.util.find_library
