@@ -149,6 +149,21 @@ class Screen:
         except XError:
             return False
 
+    @property
+    def width(self) -> int:
+        """The screen's width (pixels)."""
+        return int(self._display.screen().width_in_pixels)
+
+    @property
+    def height(self) -> int:
+        """The screen's height (pixels)."""
+        return int(self._display.screen().height_in_pixels)
+
+    def move(self, window: Any, x: int, y: int) -> None:
+        """Put a window somewhere else, and above the others."""
+        window.configure(x=x, y=y, stack_mode=X.Above)
+        self._display.sync()
+
     def exists(self, window: Any) -> bool:
         """Tell whether a window is still there."""
         try:
@@ -177,14 +192,27 @@ class Screen:
         rgb[0::3], rgb[1::3], rgb[2::3] = data[2::4], data[1::4], data[0::4]
         return Picture(width, height, bytes(rgb))
 
-    def settled_picture(self, window: Any, timeout: float = 20.0, colours: int = 8) -> Picture:
-        """Wait until a window is drawn (some colours) and no longer changes; return its picture."""
+    def settled_picture(
+        self,
+        window: Any,
+        timeout: float = 20.0,
+        colours: int = 8,
+        wanted: Picture | None = None,
+    ) -> Picture:
+        """Wait until a window is drawn (some colours) and no longer changes; return its picture.
+
+        Where a picture is ``wanted``, it is waited for, and another one returned only after the
+        time is over.
+        """
         deadline = time.monotonic() + timeout
         last = self.picture(window)
         while True:
+            if last == wanted:
+                return last
             time.sleep(0.25)
             now = self.picture(window)
-            if now == last and now.count_colours() >= colours:
+            late = wanted is None or time.monotonic() > deadline
+            if now == last and now.count_colours() >= colours and late:
                 return now
             assert time.monotonic() < deadline, (
                 f"the window was not drawn within {timeout:g} s: {now.count_colours()} colours"

@@ -135,6 +135,7 @@ class WindowFollower:
         window.since = 0 if parent is None else parent.since
         if not right:
             window.since = request.sequence
+        self._pull(window)
         self._resources.add_window(window)
         noticed = parent is not None and parent.event_mask & SUBSTRUCTURE_MASK
         noticed = noticed or self.root_masks.get(parent_id, 0) & SUBSTRUCTURE_MASK
@@ -220,11 +221,16 @@ class WindowFollower:
             window.since = request.sequence
         if not values.get("event_mask", PROPERTY_MASK) & PROPERTY_MASK:
             window.properties.clear()
-        pulled = values.get("win_gravity", NORTH_WEST) != NORTH_WEST
-        if pulled and window.parent is not None and not window.parent.settled:
-            window.settled = False
+        self._pull(window)
         recoloured = "colormap" in values and (before | window.event_mask) & COLORMAP_MASK
         return bool(safe and not recoloured)
+
+    @staticmethod
+    def _pull(window: Window) -> None:
+        """Unsettle a window that moves when the one above is resized, which others may do."""
+        pulled = window.attribute("win_gravity", NORTH_WEST) != NORTH_WEST
+        if pulled and window.parent is not None and not window.parent.settled:
+            window.settled = False
 
     def _select_on_root(self, root: int, values: Dict[str, int]) -> bool:
         mask = values.get("event_mask")
@@ -261,6 +267,7 @@ class WindowFollower:
         else:
             self._resources.move_window(window, parent)
             window.x, window.y = x, y
+            self._pull(window)
         window.since = request.sequence
         return RISKY
 
@@ -292,12 +299,18 @@ class WindowFollower:
         return bool(noticed or any(each.event_mask & NOTICED for each in family))
 
     def _map(self, window: Window) -> None:
-        """Follow a MapWindow: of a top-level a window manager may make what it likes."""
-        if self._is_managed(window):
+        """Follow a MapWindow: of a top-level a window manager may make what it likes.
+
+        Where there is none, it may be moved and resized all the same, as by xdotool.
+        """
+        managed = self._is_managed(window)
+        if managed:
             window.unsettle()
-            for child in window.children.values():
-                if child.attribute("win_gravity", NORTH_WEST) != NORTH_WEST:
-                    child.settled = False
+        elif window.parent is None:
+            window.settled = False
+        for child in window.children.values():
+            self._pull(child)
+        if managed:
             return
         if window.mapped is False:
             window.mapped = True
