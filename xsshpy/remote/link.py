@@ -33,6 +33,9 @@ QUANTUM = 64 * 1024
 LITTLE = 4096
 """A client that has no more than this to send goes before the others (bytes)."""
 
+CLIENT_CEILING = 64 << 20
+"""What one client may have under way at most, however fast everything seems (bytes)."""
+
 CREDIT_STEP = 64 * 1024
 """What a client's data adds up to before it is confirmed (bytes)."""
 
@@ -74,7 +77,7 @@ class _Stream:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.items: Deque[_Item] = deque()
         self.queued = 0
-        self.pace = Pace(clock, CLIENT_FLOOR)
+        self.pace = Pace(clock, CLIENT_FLOOR, ceiling=CLIENT_CEILING)
         self.consumed = 0
         self.wire = 0.0
 
@@ -99,6 +102,7 @@ class Link:
         self.reader = FrameReader(allowed)
         self._encode_image = encode_image
         self._control: Deque[Frame] = deque()
+        self._owed: "OrderedDict[int, None]" = OrderedDict()  # clients with a credit to be sent
         self._streams: Dict[int, _Stream] = {}
         self._turn: "OrderedDict[int, None]" = OrderedDict()
 
@@ -112,6 +116,7 @@ class Link:
         """Forget a client; what still waits of its frames is not sent."""
         self._streams.pop(client, None)
         self._turn.pop(client, None)
+        self._owed.pop(client, None)
 
     def queue_control(self, frame: Frame) -> None:
         """Queue a frame that goes before all data. Raises LinkError where too many wait."""
@@ -160,7 +165,7 @@ class Link:
         """Return what is to be written now, in order; nothing where the link has had its share."""
         written: List[Buffer] = []
         while True:
-            frames: List[Frame] = []
+            frames = self._pay()
             while self._control:
                 frames.append(self._control.popleft())
             if self.pace.allowed > 0:
@@ -172,6 +177,16 @@ class Link:
             taken = self.writer.wire_bytes - before
             self.pace.sent(taken, measured=any(each.kind not in SILENT for each in frames))
             self._share(frames, taken)
+
+    def _pay(self) -> List[Frame]:
+        """Return the credits that are due: they add up while nothing can be sent."""
+        frames = []
+        for client in self._owed:
+            stream = self._streams[client]
+            frames.append(build_credit(client, stream.consumed))
+            stream.consumed = 0
+        self._owed.clear()
+        return frames
 
     def _share(self, frames: List[Frame], taken: int) -> None:
         """Put the bytes on the wire down to the clients whose frames they carry."""
@@ -274,5 +289,4 @@ class Link:
             return
         stream.consumed += size
         if stream.consumed >= CREDIT_STEP:
-            self.queue_control(build_credit(client, stream.consumed))
-            stream.consumed = 0
+            self._owed[client] = None

@@ -31,6 +31,9 @@ LINK_FLOOR = 64 * 1024
 CLIENT_FLOOR = 4 * 1024 * 1024
 """Least that may be under way for one client, before compression (bytes): an image of a window."""
 
+CEILING = 1 << 28
+"""Most that may be under way at one time (bytes), lest a wrong measurement fill the memory."""
+
 HEADROOM = 0.2
 """Queue that is allowed to stand (seconds)."""
 
@@ -88,7 +91,11 @@ class Pace:
     """Bounds what is under way in one direction. ``clock`` gives seconds that never run back."""
 
     def __init__(
-        self, clock: Callable[[], float], floor: int = LINK_FLOOR, headroom: float = HEADROOM
+        self,
+        clock: Callable[[], float],
+        floor: int = LINK_FLOOR,
+        headroom: float = HEADROOM,
+        ceiling: int = CEILING,
     ) -> None:
         self.rate: Optional[float] = None
         """Estimated rate of the link in bytes a second, None before anything was confirmed."""
@@ -96,6 +103,7 @@ class Pace:
         """Shortest round trip of late in seconds, None before anything was confirmed."""
         self._clock = clock
         self._floor = floor
+        self._ceiling = ceiling
         self._headroom = headroom
         self._sent = 0
         self._confirmed = 0
@@ -129,7 +137,7 @@ class Pace:
         span = self.rtt + self._headroom
         if self._growing:
             span = max(span, 2 * self.rtt)
-        return max(self._floor, int(self.rate * span))
+        return min(self._ceiling, max(self._floor, int(self.rate * span)))
 
     @property
     def link_rate(self) -> Optional[float]:

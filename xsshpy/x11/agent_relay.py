@@ -25,7 +25,7 @@ from typing import Protocol
 
 from xsshpy.remote.frames import TO_LOCAL, Frame, FrameKind, LinkError
 from xsshpy.remote.images import ImageDecoder
-from xsshpy.remote.link import Buffer, Link, image_budget
+from xsshpy.remote.link import CLIENT_CEILING, Buffer, Link, image_budget
 from xsshpy.remote.payloads import (
     Opening,
     build_close,
@@ -60,6 +60,14 @@ POOL_SIZE = 4
 """Connections to the X server that are open ahead of clients."""
 
 CLIENT_LIMIT = 512
+REFUSED_LIMIT = 64
+"""How many more may be there while they are told why they are refused."""
+
+UNCONFIRMED = 2 * CLIENT_CEILING
+UNCONFIRMED_IN_ALL = 1 << 30
+"""Most that may wait for the X server of one client, and of all (bytes). An agent of ours sends
+half of that before it waits for a credit."""
+
 BUFFER = 1 << 20
 """How much may wait for the X server before its client is told to pause (bytes)."""
 
@@ -123,6 +131,9 @@ class AgentRelay:
         self._tasks: set[asyncio.Task[None]] = set()
         self._full = False
         self._closed = False
+        self._unconfirmed = 0
+        self._news: dict[tuple[Told, int, bytes], Record] = {}
+        self._stale: set[FactClass] = set()
         self._cut_off: float | None = None
         self._left = asyncio.Event()
 
@@ -151,7 +162,15 @@ class AgentRelay:
 
     def tell(self, records: list[Record], *, news: bool = False) -> None:
         """Send facts to the agent; ``news`` where they replace what it knew."""
-        kind = FrameKind.PROPERTY if news else FrameKind.PRIME
+        if not news:
+            self._queue_news()
+            self._queue_records(FrameKind.PRIME, records)
+        for record in records if news else ():
+            self._news.pop(_subject(record), None)
+            self._news[_subject(record)] = record
+        self._flush()
+
+    def _queue_records(self, kind: FrameKind, records: list[Record]) -> None:
         batch: list[Record] = []
         size = 0
         for record in records:
@@ -161,15 +180,28 @@ class AgentRelay:
                 self._link.queue_control(Frame(kind, 0, build_records(batch)))
                 batch, size = [], 0
         self._link.queue_control(Frame(kind, 0, build_records(batch)))
-        self._flush()
 
     def forget(self, kind: FactClass) -> None:
         """Tell the agent that all facts of a class are stale."""
-        self._link.queue_control(Frame(FrameKind.FORGET, 0, bytes((kind.value,))))
+        self._stale.add(kind)
+        for subject, record in list(self._news.items()):
+            if record.about is Told.REPLY and record.detail == kind.value:
+                del self._news[subject]
         self._flush()
+
+    def _queue_news(self) -> None:
+        """Queue what is new; while the channel is full, later news replace earlier ones."""
+        if self._stale:
+            stale = bytes(sorted(kind.value for kind in self._stale))
+            self._link.queue_control(Frame(FrameKind.FORGET, 0, stale))
+            self._stale.clear()
+        if self._news:
+            records, self._news = list(self._news.values()), {}
+            self._queue_records(FrameKind.PROPERTY, records)
 
     def lose_server(self) -> None:
         """Tell the agent that the X server is no more, and all that was known of it."""
+        self._news.clear()
         self.tell([Record(Told.SETUP, 0, b"", b"")])
 
     def expire(self) -> None:
@@ -237,7 +269,7 @@ class AgentRelay:
         elif kind is FrameKind.DATA and connection is not None:
             connection.send(bytes(frame.payload))
         elif kind is FrameKind.IMAGE:
-            if connection is not None:
+            if connection is not None and not connection.is_closed:
                 connection.send(connection.decode_image(frame.payload))
         elif kind is FrameKind.EOF and connection is not None:
             connection.send_eof()
@@ -256,6 +288,8 @@ class AgentRelay:
         opening = parse_open(frame)
         if frame.client in self._clients:
             raise LinkError("a client's number is used twice")
+        if len(self._clients) >= CLIENT_LIMIT + REFUSED_LIMIT:
+            raise LinkError("far too many clients")
         self._link.open_stream(frame.client)
         if opening.slot is not None:
             connection = self._pool.pop(opening.slot, None)
@@ -286,10 +320,12 @@ class AgentRelay:
         client = connection.client
         assert client is not None
         del self._clients[client]
+        # What waits to be sent is dropped, and with it the CLOSE that may be at its end.
+        told = connection.close_sent and self._link.is_drained(client)
         self._link.close_stream(client)
-        if not connection.close_sent:
-            connection.close_sent = True
+        if not told:
             self._link.queue_control(build_close(client))
+        connection.detach()
         connection.close()
         self._left.set()
 
@@ -346,6 +382,12 @@ class AgentRelay:
             self._send_close(connection)
             self._flush()
 
+    def _take_on(self, size: int) -> None:
+        """Count what waits for the X server. Raises LinkError where it is more than can be."""
+        self._unconfirmed += size
+        if self._unconfirmed > UNCONFIRMED_IN_ALL:
+            raise LinkError("more is sent than was confirmed")
+
     def _send(self, connection: _ServerConnection, data: bytes) -> None:
         """Send what the X server said to a client."""
         client = connection.client
@@ -358,6 +400,7 @@ class AgentRelay:
         """Write what the link may have, and let X servers speak for whose clients there is room."""
         if not self._full and not self._closed:
             try:
+                self._queue_news()
                 pieces = self._link.take()
                 if pieces:  # one write: the channel makes packets of each
                     self._channel.write(b"".join(pieces))
@@ -366,6 +409,13 @@ class AgentRelay:
         for connection in self._clients.values():
             if connection.client is not None:
                 connection.let_flow(self._link.may_read(connection.client))
+
+
+def _subject(record: Record) -> tuple[Told, int, bytes]:
+    """Return what a record is about: of two that say the same, the later one counts."""
+    if record.about in (Told.PROPERTY, Told.ABSENT_PROPERTY, Told.UNKNOWN_PROPERTY):
+        return Told.PROPERTY, 0, record.key[:8]  # root window and atom, whatever its type
+    return record.about, record.detail, record.key
 
 
 class _ServerConnection(asyncio.Protocol):
@@ -416,9 +466,11 @@ class _ServerConnection(asyncio.Protocol):
     def begin(self, order: ByteOrder) -> None:
         """Set up a connection for its client, and send what that said meanwhile."""
         self._write_setup(order)
+        assert self._transport is not None
         early, self._early = self._early, []
         for data in early:
-            self.send(data)
+            self._transport.write(data)
+        self._credit()
         if self._ended:
             self.send_eof()
 
@@ -433,6 +485,11 @@ class _ServerConnection(asyncio.Protocol):
         self.client = client
         self.slot = None
 
+    def detach(self) -> None:
+        """Belong to nobody: the client's number may soon be another's."""
+        self.client = None
+        self.close_sent = True
+
     def decode_image(self, payload: Buffer) -> bytes:
         """Return the request that an IMAGE frame stands for. Raises LinkError."""
         assert self.client is not None
@@ -441,20 +498,28 @@ class _ServerConnection(asyncio.Protocol):
         return self._images.decode(payload)
 
     def send(self, data: bytes) -> None:
-        """Send a client's bytes to the X server."""
-        if self._closing:
+        """Send a client's bytes to the X server. Raises LinkError where far too much waits."""
+        if self._closing or self._ended:
             return
+        self._uncredited += len(data)
+        self._relay._take_on(len(data))
+        if self._uncredited > UNCONFIRMED:
+            raise LinkError("more is sent than was confirmed")
         if self._transport is None:
             self._early.append(data)
             return
         self._transport.write(data)
-        self._uncredited += len(data)
         self._credit()
 
     def _credit(self) -> None:
-        if self._uncredited and not self._write_full and self.client is not None:
-            self._relay._link.consumed(self.client, self._uncredited)
-            self._uncredited = 0
+        if self._uncredited and not self._write_full:
+            if self.client is not None:
+                self._relay._link.consumed(self.client, self._uncredited)
+            self._settle()
+
+    def _settle(self) -> None:
+        self._relay._unconfirmed -= self._uncredited
+        self._uncredited = 0
 
     def send_eof(self) -> None:
         """The client sends nothing more."""
@@ -478,6 +543,8 @@ class _ServerConnection(asyncio.Protocol):
             return
         self._closing = True
         if self._transport is None:
+            self._early.clear()
+            self._settle()
             self._closed.set()
             return
         self._transport.close()
@@ -523,6 +590,7 @@ class _ServerConnection(asyncio.Protocol):
             self._greeted.set_exception(ConnectionResetError("the X server closed the connection"))
         self._closing = True
         self._closed.set()
+        self._settle()
         self._relay._lost(self)
 
     def pause_writing(self) -> None:
