@@ -30,6 +30,7 @@ from xsshpy.x11.agent_start import (
     agent_command,
 )
 from xsshpy.x11.local import LocalDisplay
+from xsshpy.x11.news import WaitingNews
 from xsshpy.x11.questions import Question, load_questions, recognise, save_questions
 from xsshpy.x11.rejections import describe_failure
 from xsshpy.x11.watch import ServerWatch
@@ -154,6 +155,9 @@ class AgentForwarding:
         self._facts = asyncio.create_task(self._ask_server())
         self._beginning: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
+        self._news = WaitingNews()
+        """What changed since the facts were asked for, until they are told."""
+        self._is_told = False
         self._early = bytearray()
         self._closing = False
         self._expiry: asyncio.TimerHandle | None = None
@@ -322,6 +326,12 @@ class AgentForwarding:
 
     async def _tell_facts(self, relay: AgentRelay) -> None:
         relay.tell(await asyncio.shield(self._facts))
+        # What was asked for first may be old by now: a password was typed meanwhile.
+        stale, records = self._news.take()
+        for kind in stale:
+            relay.forget(kind)
+        relay.tell(records, news=True)
+        self._is_told = True
         if self._watch is not None:
             with contextlib.suppress(asyncio.TimeoutError):  # then clients ask themselves
                 relay.tell(await self._watch.ask_atom_names(), news=True)
@@ -329,6 +339,8 @@ class AgentForwarding:
     def _lose_server(self) -> None:
         """The X server is gone. Another may take its place: the next client tells."""
         self._watch = None
+        self._is_told = False
+        self._news.clear()
         if self._relay is None or self._closing:
             return
         self._relay.lose_server()
@@ -338,12 +350,16 @@ class AgentForwarding:
             self._debug("X11: the local X server ended")
 
     def _pass_news(self, records: list[Record]) -> None:
-        if self._relay is not None:
+        if self._relay is not None and self._is_told:
             self._relay.tell(records, news=True)
+        else:
+            self._news.add(records)
 
     def _pass_stale(self, kind: FactClass) -> None:
-        if self._relay is not None:
+        if self._relay is not None and self._is_told:
             self._relay.forget(kind)
+        else:
+            self._news.forget(kind)
 
     def _look_again(self) -> None:
         """A client came: look at what the X server tells nobody, or for another X server."""

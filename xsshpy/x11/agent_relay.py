@@ -47,6 +47,7 @@ from xsshpy.remote.xmessages import (
 )
 from xsshpy.remote.xrequests import FactClass
 from xsshpy.values import dataclass, field
+from xsshpy.x11.news import WaitingNews
 from xsshpy.x11.rejections import (
     TIMEOUT_EXPIRED,
     TOO_MANY_CLIENTS,
@@ -132,8 +133,7 @@ class AgentRelay:
         self._full = False
         self._closed = False
         self._unconfirmed = 0
-        self._news: dict[tuple[Told, int, bytes], Record] = {}
-        self._stale: set[FactClass] = set()
+        self._news = WaitingNews()
         self._cut_off: float | None = None
         self._left = asyncio.Event()
 
@@ -162,12 +162,11 @@ class AgentRelay:
 
     def tell(self, records: list[Record], *, news: bool = False) -> None:
         """Send facts to the agent; ``news`` where they replace what it knew."""
-        if not news:
+        if news:
+            self._news.add(records)
+        else:
             self._queue_news()
             self._queue_records(FrameKind.PRIME, records)
-        for record in records if news else ():
-            self._news.pop(_subject(record), None)
-            self._news[_subject(record)] = record
         self._flush()
 
     def _queue_records(self, kind: FrameKind, records: list[Record]) -> None:
@@ -183,20 +182,16 @@ class AgentRelay:
 
     def forget(self, kind: FactClass) -> None:
         """Tell the agent that all facts of a class are stale."""
-        self._stale.add(kind)
-        for subject, record in list(self._news.items()):
-            if record.about is Told.REPLY and record.detail == kind.value:
-                del self._news[subject]
+        self._news.forget(kind)
         self._flush()
 
     def _queue_news(self) -> None:
         """Queue what is new; while the channel is full, later news replace earlier ones."""
-        if self._stale:
-            stale = bytes(sorted(kind.value for kind in self._stale))
-            self._link.queue_control(Frame(FrameKind.FORGET, 0, stale))
-            self._stale.clear()
-        if self._news:
-            records, self._news = list(self._news.values()), {}
+        stale, records = self._news.take()
+        if stale:
+            payload = bytes(kind.value for kind in stale)
+            self._link.queue_control(Frame(FrameKind.FORGET, 0, payload))
+        if records:
             self._queue_records(FrameKind.PROPERTY, records)
 
     def lose_server(self) -> None:
@@ -409,13 +404,6 @@ class AgentRelay:
         for connection in self._clients.values():
             if connection.client is not None:
                 connection.let_flow(self._link.may_read(connection.client))
-
-
-def _subject(record: Record) -> tuple[Told, int, bytes]:
-    """Return what a record is about: of two that say the same, the later one counts."""
-    if record.about in (Told.PROPERTY, Told.ABSENT_PROPERTY, Told.UNKNOWN_PROPERTY):
-        return Told.PROPERTY, 0, record.key[:8]  # root window and atom, whatever its type
-    return record.about, record.detail, record.key
 
 
 class _ServerConnection(asyncio.Protocol):
