@@ -218,6 +218,10 @@ def _check_backend(
     "native (the server's own), off",
 )
 @click.option("--stats", is_flag=True, help="say at the end what each X client did")
+@click.option(
+    "--doctor", is_flag=True, help="find out what is wrong: here, or with a host the whole way"
+)
+@click.option("--json", "as_json", is_flag=True, help="what --doctor finds, as JSON")
 @click.option("--version", "show_version", is_flag=True, help="show the version and exit")
 @click.option("--help", "show_help", is_flag=True, help="show this text and exit")
 @click.pass_context
@@ -228,6 +232,8 @@ def command_line(
     backend: str | None,
     x11: str | None,
     stats: bool,
+    doctor: bool,
+    as_json: bool,
     show_version: bool,
     show_help: bool,
 ) -> Invocation | None:
@@ -241,7 +247,9 @@ def command_line(
     words: Words = ctx.obj
     if _answered_by_ssh(words):
         return None
-    if not words.destination:
+    if as_json and not doctor:
+        raise UsageFailure("--json goes with --doctor", ctx)
+    if not words.destination and not doctor:
         raise UsageFailure("no host given", ctx)
     if python is not None and script is None:
         raise UsageFailure("--python goes with --script", ctx)
@@ -258,6 +266,8 @@ def command_line(
         backend=backend,
         x11=x11,
         stats=stats,
+        doctor=doctor,
+        as_json=as_json,
     )
 
 
@@ -318,6 +328,10 @@ def main() -> int:
         invocation = parse_command_line(sys.argv[1:])
         if invocation is None:
             return 0
+        if invocation.doctor:
+            from xsshpy.doctor.visit import visit
+
+            return visit(invocation, os.environ)
         from xsshpy.start import start  # nothing slow is loaded before it is needed
 
         return start(invocation, os.environ)

@@ -55,6 +55,8 @@ class Invocation:
     backend: str | None = None
     x11: str | None = None
     stats: bool = False
+    doctor: bool = False
+    as_json: bool = False
 
     def count(self, letter: str) -> int:
         """Return how often an option without a value was given."""

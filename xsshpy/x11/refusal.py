@@ -15,9 +15,14 @@ def explain_refused_request(remote_messages: Sequence[str], host: str) -> str:
     ``remote_messages`` are the debug messages that the server sent (RFC 4253 §11.3); sshd puts
     its reason there, but gives none for ``X11Forwarding no``.
     """
-    said = [text for text in remote_messages if _ABOUT_X11.search(text)]
-    reason = said[-1].strip() if said else "the server does not allow it (X11Forwarding no?)"
+    reason = find_reason(remote_messages) or "the server does not allow it (X11Forwarding no?)"
     return f"X11 forwarding request failed on channel 0: {reason}; try: {_remedy(reason, host)}"
+
+
+def find_reason(remote_messages: Sequence[str]) -> str:
+    """Return what the server said about X11 last, or an empty string."""
+    said = [text for text in remote_messages if _ABOUT_X11.search(text)]
+    return said[-1].strip() if said else ""
 
 
 def _remedy(reason: str, host: str) -> str:

@@ -98,11 +98,13 @@ class UntrustedCookie:
 class Verdict:
     """Whether the display works; if not, ``reason`` (one line) and ``remedy`` (one action).
 
-    ``untrusted`` is None when it wasn't asked for, or for the cause in ``untrusted_reason``.
+    ``refused``: an X server answers, and lets nobody in with this cookie. ``untrusted`` is None
+    when it wasn't asked for, or for the cause in ``untrusted_reason``.
     """
 
     works: bool
     display: Display
+    refused: bool = field(default=False, kw_only=True)
     facts: ServerFacts | None = None
     reason: str = ""
     remedy: str = ""
@@ -269,7 +271,8 @@ class DisplayProbe:
 
     def _explain(self, kind: str, words: str) -> Verdict:
         reason, remedy = _explain(self._display, kind, words, bool(self._request["cookie"]))
-        return Verdict(False, self._display, reason=reason, remedy=remedy)
+        refused = kind == "refused"
+        return Verdict(False, self._display, reason=reason, remedy=remedy, refused=refused)
 
 
 def _module_path() -> list[str]:

@@ -1,0 +1,224 @@
+"""The local side of the chain: is there an X server for this terminal, and may its clients in?
+
+The checks use what a session uses: the same reading of DISPLAY, the same search for the cookie, the
+same proof by python-xlib in a child process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from xsshpy.doctor.examination import Check
+from xsshpy.doctor.findings import Opinion, broken, warning, well
+from xsshpy.doctor.machine import OPENSSH_CLIENT, XWAYLAND, Machine, describe_install
+from xsshpy.errors import DisplayError
+from xsshpy.openssh import find_openssh, openssh_environment
+from xsshpy.x11.authority import FoundCookie, find_authority_files, find_cookie
+from xsshpy.x11.display import Display, open_display, parse_display, resolve_addresses
+from xsshpy.x11.verify import DisplayProbe, Verdict
+
+PROOF_DEADLINE = 20.0
+"""As for a session: XQuartz, started by the proof, takes up to twelve seconds."""
+CONNECT_DEADLINE = 15.0
+_PROGRAM_DEADLINE = 5.0
+
+
+@dataclass
+class LocalSide:
+    """What the local checks look at, and what they hand on to those behind them."""
+
+    environ: Mapping[str, str]
+    machine: Machine
+    display: Display | None = None
+    found: FoundCookie | None = None
+    verdict: Verdict | None = None
+
+    def checks(self) -> list[Check]:
+        """Return the checks, each after those it needs."""
+        return [
+            Check("local.openssh", "OpenSSH", self._look_at_openssh),
+            Check("local.display", "DISPLAY", self._look_at_display),
+            Check(
+                "local.server",
+                "X server",
+                self._look_at_server,
+                needs=("local.display",),
+                deadline=CONNECT_DEADLINE + 5.0,
+            ),
+            Check(
+                "local.answer",
+                "its answer",
+                self._look_at_answer,
+                needs=("local.server",),
+                deadline=PROOF_DEADLINE + 5.0,
+            ),
+            Check("local.cookie", "cookie", self._look_at_cookie, needs=("local.answer",)),
+            Check("local.security", "SECURITY", self._look_at_security, needs=("local.cookie",)),
+        ]
+
+    async def _look_at_openssh(self) -> Opinion:
+        path = find_openssh(self.environ)
+        if path is None:
+            return warning(
+                "there is no `ssh` on PATH: xssh reads ssh_config by itself, and knows fewer "
+                "keywords",
+                remedy=describe_install(self.machine.family, OPENSSH_CLIENT),
+            )
+        version = await _output_of([path, "-V"], openssh_environment(path, self.environ))
+        return well(f"{version.partition(',')[0] or 'ssh'}, {path}")
+
+    async def _look_at_display(self) -> Opinion:
+        name = self.environ.get("DISPLAY", "")
+        if not name:
+            return self._explain_unset()
+        self.display = parse_display(name, platform=self.machine.platform)
+        return well(name)
+
+    def _explain_unset(self) -> Opinion:
+        """Say why there is no DISPLAY, as far as the machine tells."""
+        environ, machine = self.environ, self.machine
+        unset = "DISPLAY is not set"
+        if "SSH_CONNECTION" in environ:
+            return broken(
+                f"{unset}, and this is a session over SSH itself",
+                remedy="log in to this machine with xssh, so that this shell has a display",
+            )
+        if machine.platform == "darwin" and machine.has_xquartz:
+            return broken(
+                f"{unset}: XQuartz is installed, and this login is older than it",
+                remedy="log out and in again",
+            )
+        if machine.platform == "darwin":
+            return broken(
+                f"{unset}: there is no XQuartz",
+                remedy="brew install --cask xquartz, then log out and in again",
+            )
+        if machine.is_wsl and machine.has_wslg:
+            return broken(f"{unset}, and WSLg is there", remedy="export DISPLAY=:0")
+        if machine.is_wsl:
+            return broken(
+                f"{unset}: this WSL has no WSLg",
+                remedy="wsl --update in Windows, then wsl --shutdown",
+            )
+        if "WAYLAND_DISPLAY" in environ:
+            return broken(
+                f"{unset}: this Wayland session runs no Xwayland",
+                remedy=f"{describe_install(machine.family, XWAYLAND)}, then log in again",
+            )
+        return broken(unset, remedy="run xssh in a terminal of a graphical session, or set DISPLAY")
+
+    async def _look_at_server(self) -> Opinion:
+        assert self.display is not None
+        try:
+            sock = await open_display(self.display, timeout=CONNECT_DEADLINE)
+        except DisplayError as error:
+            newer = await self._newer_display()
+            if newer:
+                return broken(
+                    error.message,
+                    *error.evidence,
+                    f"tmux was told of another one since: {newer}",
+                    remedy=f"export DISPLAY={newer}",
+                )
+            raise
+        with sock:
+            if self.display.host:
+                return well(f"{self.display.name} by TCP, as {self.display.host}")
+            return well(str(_address_of(sock)))
+
+    async def _newer_display(self) -> str:
+        """Return what tmux has as DISPLAY for new windows, where that is another one."""
+        if "TMUX" not in self.environ or shutil.which("tmux") is None:
+            return ""
+        shown = await _output_of(["tmux", "show-environment", "DISPLAY"], dict(self.environ))
+        name, _, value = shown.partition("=")
+        differs = name == "DISPLAY" and value != self.environ.get("DISPLAY")
+        return value if differs and value.isprintable() else ""
+
+    async def _look_at_answer(self) -> Opinion:
+        """Does an X server answer? Whether it lets us in is the next check's question."""
+        assert self.display is not None
+        self.verdict = verdict = await self._prove(self.display)
+        if verdict.works:
+            assert verdict.facts is not None
+            return well(verdict.facts.describe())
+        if verdict.refused:
+            return well("an X server")
+        return broken(verdict.reason, remedy=verdict.remedy)
+
+    async def _prove(self, display: Display) -> Verdict:
+        addresses = () if display.is_local else await resolve_addresses(display, timeout=3.0)
+        files = find_authority_files(self.environ, os.getuid())
+        self.found = find_cookie(display, files, socket.gethostname(), addresses=addresses)
+        probe = await DisplayProbe.start(
+            display,
+            self.found.entry,
+            want_untrusted=False,
+            untrusted_timeout=0,
+            environ=self.environ,
+            deadline=PROOF_DEADLINE,
+        )
+        try:
+            verdict = await probe.verdict()
+        finally:
+            await probe.close()
+        assert verdict is not None  # nobody else closes the probe
+        return verdict
+
+    async def _look_at_cookie(self) -> Opinion:
+        assert self.verdict is not None
+        assert self.found is not None
+        verdict, found = self.verdict, self.found
+        files = ", ".join(found.files) or "no Xauthority file"
+        if not verdict.works:
+            return broken(
+                verdict.reason, *found.notes, f"looked in: {files}", remedy=verdict.remedy
+            )
+        if found.notes:
+            return warning(*found.notes)
+        if found.entry is None:
+            return well("the server asks for none")
+        return well(f"MIT-MAGIC-COOKIE-1, from {files}")
+
+    async def _look_at_security(self) -> Opinion:
+        assert self.verdict is not None
+        if self.verdict.has_security:
+            return well("untrusted forwarding (-X) is possible")
+        return warning(
+            "the X server has no SECURITY extension: X11 is forwarded as trusted, as with -Y",
+            remedy="-x for hosts that you would not give your display to",
+        )
+
+
+def _address_of(sock: socket.socket) -> str:
+    address = sock.getpeername()
+    if isinstance(address, bytes):
+        return "@" + os.fsdecode(address.lstrip(b"\0"))
+    return str(address) if isinstance(address, str) else ":".join(map(str, address[:2]))
+
+
+async def _output_of(argv: list[str], environ: Mapping[str, str]) -> str:
+    """Return the first line that a program prints, to stdout or stderr; empty where it fails."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=dict(environ),
+        )
+    except OSError:
+        return ""
+    try:
+        said, _ = await asyncio.wait_for(process.communicate(), _PROGRAM_DEADLINE)
+    except (TimeoutError, asyncio.TimeoutError):
+        process.kill()
+        await process.wait()
+        return ""
+    return said.decode("utf-8", "replace").partition("\n")[0].strip()

@@ -1,0 +1,112 @@
+"""What kind of machine this is, as far as a remedy depends on it.
+
+Facts come from files below ``root`` and from the environment; nothing here starts a program.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_RELEASE_FILES = ("etc/os-release", "usr/lib/os-release")
+_XQUARTZ = ("Applications/Utilities/XQuartz.app", "opt/X11/bin/Xquartz")
+_MAX_RELEASE = 1 << 16
+
+_INSTALL = {
+    "debian": "sudo apt install {deb}",
+    "fedora": "sudo dnf install {rpm}",
+    "suse": "sudo zypper install {rpm}",
+    "arch": "sudo pacman -S {arch}",
+    "alpine": "sudo apk add {apk}",
+}
+"""How each family of distributions installs a package; names differ by kind of package."""
+
+_FAMILIES = {
+    "debian": ("debian", "ubuntu", "raspbian", "linuxmint", "pop", "kali"),
+    "fedora": ("fedora", "rhel", "centos", "rocky", "almalinux", "ol", "amzn"),
+    "suse": ("suse", "opensuse", "sles", "opensuse-leap", "opensuse-tumbleweed"),
+    "arch": ("arch", "manjaro", "endeavouros"),
+    "alpine": ("alpine",),
+}
+
+
+@dataclass(frozen=True)
+class Package:
+    """What one thing is called in each family of distributions."""
+
+    deb: str
+    rpm: str
+    arch: str
+    apk: str
+
+
+XAUTH = Package("xauth", "xorg-x11-xauth", "xorg-xauth", "xauth")
+PYTHON_TK = Package("python3-tk", "python3-tkinter", "tk", "python3-tkinter")
+LIBX11 = Package("libx11-6", "libX11", "libx11", "libx11")
+OPENSSH_CLIENT = Package("openssh-client", "openssh-clients", "openssh", "openssh-client")
+XWAYLAND = Package("xwayland", "xorg-x11-server-Xwayland", "xorg-xwayland", "xwayland")
+
+
+def describe_install(distribution: str, package: Package) -> str:
+    """Return the command that installs a package; ``distribution`` as from ``read_family``.
+
+    An unknown distribution gets the names to look for.
+    """
+    if distribution == "macos":
+        return f"brew install {package.deb}"
+    command = _INSTALL.get(distribution)
+    if command is None:
+        return f"install {package.deb} (Debian's name; {package.rpm} in Fedora)"
+    names = {"deb": package.deb, "rpm": package.rpm, "arch": package.arch, "apk": package.apk}
+    return command.format(**names)
+
+
+def read_family(release: str) -> str:
+    """Return the family of distributions that an os-release file tells of, or an empty string."""
+    found = dict(re.findall(r'^(ID|ID_LIKE)="?([^"\n]*)"?\s*$', release, re.MULTILINE))
+    words = f"{found.get('ID', '')} {found.get('ID_LIKE', '')}".lower().split()
+    for word in words:
+        for family, names in _FAMILIES.items():
+            if word in names:
+                return family
+    return ""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """This machine. ``platform`` is ``sys.platform``; ``family`` is the distribution's."""
+
+    platform: str
+    family: str
+    is_wsl: bool
+    has_wslg: bool
+    has_xquartz: bool
+
+
+def read_machine(
+    environ: Mapping[str, str], *, platform: str = sys.platform, root: str = "/"
+) -> Machine:
+    """Look at this machine."""
+    if platform == "darwin":
+        found = any(os.path.exists(os.path.join(root, path)) for path in _XQUARTZ)
+        return Machine(platform, "macos", is_wsl=False, has_wslg=False, has_xquartz=found)
+    kernel = _read(os.path.join(root, "proc/version")).lower()
+    release = next(filter(None, (_read(os.path.join(root, name)) for name in _RELEASE_FILES)), "")
+    return Machine(
+        platform,
+        read_family(release),
+        is_wsl="microsoft" in kernel or "WSL_DISTRO_NAME" in environ,
+        has_wslg=os.path.isdir(os.path.join(root, "mnt/wslg/.X11-unix")),
+        has_xquartz=False,
+    )
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(_MAX_RELEASE)
+    except OSError:
+        return ""

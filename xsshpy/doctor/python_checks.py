@@ -1,0 +1,249 @@
+"""The Python that draws, and the proof: a window that it opens, seen on the local display."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from xsshpy.doctor.examination import Check
+from xsshpy.doctor.findings import Opinion, broken, warning, well
+from xsshpy.doctor.machine import LIBX11, PYTHON_TK, describe_install
+from xsshpy.doctor.probes import python_command, read_object, read_program
+from xsshpy.doctor.server_checks import ServerSide
+from xsshpy.doctor.sight import see_window
+from xsshpy.ssh.environment import BACKEND_VARIABLE, decide_backend, wrap_command
+
+FACTS_DEADLINE = 60.0
+"""Importing matplotlib from a cold network drive takes its time (seconds)."""
+
+PROOF_DEADLINE = 60.0
+"""Tk natively over a slow link takes half a minute for its first window (seconds)."""
+
+SPEED_DEADLINE = 30.0
+_NATIVE_TRIPS = 400
+"""Round trips that TkAgg waits for until its window is drawn, as measured with ssh -X."""
+
+_AGENT_TRIPS = 10
+_NATIVE_BYTES = 1_400_000
+_AGENT_BYTES = 60_000
+_OWN_SECONDS = 0.4
+"""What matplotlib itself takes to draw a first figure, at the least."""
+
+_VOLUME = 1 << 19
+_TRIPS = 3
+
+
+@dataclass
+class PythonSide:
+    """What the checks of the remote Python look at."""
+
+    server: ServerSide
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+    def checks(self) -> list[Check]:
+        """Return the checks, each after those it needs."""
+        return [
+            Check(
+                "python.found",
+                "Python there",
+                self._look_at_python,
+                needs=("server.command",),
+                deadline=FACTS_DEADLINE,
+            ),
+            Check(
+                "python.matplotlib", "matplotlib", self._look_at_matplotlib, needs=("python.found",)
+            ),
+            Check("python.tkinter", "Tk", self._look_at_tk, needs=("python.found",)),
+            Check(
+                "python.backend",
+                "backend",
+                self._look_at_backend,
+                needs=("python.matplotlib", "python.tkinter"),
+            ),
+            Check(
+                "proof.window",
+                "a window",
+                self._prove,
+                needs=("session.display", "python.found"),
+                deadline=PROOF_DEADLINE,
+            ),
+            Check(
+                "speed",
+                "speed",
+                self._measure,
+                needs=("proof.window",),  # so that nothing else is on the way meanwhile
+                deadline=SPEED_DEADLINE,
+            ),
+        ]
+
+    @property
+    def _backend(self) -> str | None:
+        settings = self.server.host.settings
+        assert settings is not None
+        chosen = dict(reversed(settings.set_env))
+        return decide_backend(chosen, self.server.host.invocation.backend)
+
+    @property
+    def _program_interpreter(self) -> str:
+        named = read_program(self.server.host.invocation.command).interpreter
+        return named or self.server.answers.first_of("python")
+
+    def _text(self, name: str) -> str:
+        value = self.facts.get(name)
+        return value if isinstance(value, str) else ""
+
+    async def _look_at_python(self) -> Opinion:
+        from xsshpy.ssh.session import SessionPlan
+
+        program = read_program(self.server.host.invocation.command)
+        interpreter = self._program_interpreter
+        if not interpreter:
+            return broken(
+                "there is neither python3 nor python on the PATH of the server",
+                remedy="name yours: xssh --doctor HOST /path/to/python",
+            )
+        nonce = secrets.token_hex(8)
+        arguments = [program.script] if program.script else []
+        command = python_command(interpreter, "python_facts", nonce, *arguments)
+        variables = {BACKEND_VARIABLE: self._backend} if self._backend else {}
+        done = await self.server.run(SessionPlan(command=wrap_command(command, variables)))
+        facts = read_object(done.out, nonce)
+        if facts is None:
+            words = done.err.decode("utf-8", "replace").strip().splitlines()[-2:]
+            return broken(
+                f"{interpreter} does not run",
+                *words,
+                remedy="see that this path names a Python there",
+            )
+        self.facts = facts
+        return well(f"{self._text('version')}, {self._text('executable')}")
+
+    async def _look_at_matplotlib(self) -> Opinion:
+        version, error = self._text("matplotlib"), self._text("matplotlib_error")
+        python = self._text("executable")
+        if not version and "No module named" in error and "matplotlib" in error:
+            return warning(
+                f"{python} has no matplotlib",
+                remedy=f"{self._program_interpreter} -m pip install matplotlib, or name the Python "
+                "that has it: xssh --doctor HOST PYTHON",
+            )
+        if error:
+            return broken(
+                f"matplotlib can't be imported: {error}",
+                remedy=f"{self._program_interpreter} -c 'import matplotlib' shows all of it",
+            )
+        return well(version)
+
+    async def _look_at_tk(self) -> Opinion:
+        version, error = self._text("tk"), self._text("tk_error")
+        needed = (self._backend or "").lower() == "tkagg"
+        give = broken if needed and self.facts.get("matplotlib") else warning
+        if "libX11" in error:
+            return give(
+                f"Tk can't be loaded: {error}",
+                remedy=f"{describe_install(self.server.family, LIBX11)} on the server",
+            )
+        if not version:
+            return give(f"{self._text('executable')} has no Tk: {error}", remedy=self._tk_remedy())
+        if self._text("tcl_error"):
+            return give(
+                f"Tcl does not start: {self._text('tcl_error')}",
+                remedy="set TCL_LIBRARY to the folder with init.tcl below this Python's lib/",
+            )
+        return well(f"Tk {version}")
+
+    def _tk_remedy(self) -> str:
+        python = self._text("executable")
+        qt = self.facts.get("qt")
+        if isinstance(qt, list) and qt:
+            return f"--backend QtAgg: {qt[0]} is there"
+        if "conda" in python or "mamba" in python:
+            return "conda install tk"
+        if python.startswith(("/usr/bin/", "/bin/")):
+            return f"{describe_install(self.server.family, PYTHON_TK)} on the server"
+        return f"{self._program_interpreter} -m pip install PySide6, and --backend QtAgg"
+
+    async def _look_at_backend(self) -> Opinion:
+        backend, decider = self._text("backend"), self._text("backend_from")
+        forced = self.facts.get("forced")
+        if isinstance(forced, list) and forced:
+            lines = [f"line {number}: {text}" for number, text in forced[:3]]
+            return warning(
+                "the script chooses a backend itself, which beats MPLBACKEND:",
+                *lines,
+                remedy="take that line out, or choose TkAgg there",
+            )
+        if not backend:
+            return well("no matplotlib to choose one")
+        if backend.lower() in ("agg", "svg", "pdf", "ps", "cairo", "template"):
+            return broken(
+                f"{backend} draws into files only; {decider} says so",
+                remedy="without --backend none, or with another backend in that place",
+            )
+        return well(f"{backend}, decided by {decider}")
+
+    async def _prove(self) -> Opinion:
+        """Open a window there and see it here."""
+        from xsshpy.console import Console
+        from xsshpy.ssh.capture import CapturedProcess
+        from xsshpy.ssh.session import start_process
+
+        session, forwarding = self.server.host.session, self.server.forwarding
+        assert session is not None
+        assert forwarding is not None
+        nonce = secrets.token_hex(8)
+        command = python_command(self._program_interpreter, "proof_window", nonce)
+        process = CapturedProcess(Console())
+        started = time.monotonic()
+        sight = asyncio.create_task(see_window(forwarding.local, f"xssh doctor {nonce}"))
+        try:
+            await start_process(
+                session.connection, self.server.plan(command), process, lambda: None
+            )
+            ended = asyncio.create_task(process.closed.wait())
+            await asyncio.wait({sight, ended}, return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel()
+            if sight.done():
+                sight.result()
+                seconds = time.monotonic() - started
+            else:
+                said = read_object(bytes(process.out), nonce) or {}
+                words = bytes(process.err).decode("utf-8", "replace").strip().splitlines()[-2:]
+                reason = said.get("error") or "the program ended without one"
+                return broken(
+                    f"no window came: {reason}", *words, remedy="xssh -v says what X11 did"
+                )
+        finally:
+            sight.cancel()
+            process.write_eof()
+            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(process.closed.wait(), 5.0)
+            process.end()
+            await asyncio.gather(sight, return_exceptions=True)
+        by = (read_object(bytes(process.out), nonce) or {}).get("by", "")
+        return well(f"opened there ({by}), seen here after {seconds:.1f} s, and closed")
+
+    async def _measure(self) -> Opinion:
+        """How far away is the server, and what does that mean for a plot?"""
+        from xsshpy.ssh.capture import measure_round_trip
+        from xsshpy.ssh.session import SessionPlan
+
+        session = self.server.host.session
+        assert session is not None
+        trips = [await measure_round_trip(session.connection) for _ in range(_TRIPS)]
+        trip = min(trips)
+        started = time.monotonic()
+        done = await self.server.run(SessionPlan(command=f"head -c {_VOLUME} /dev/zero"))
+        seconds = max(time.monotonic() - started - 2 * trip, 1e-6)
+        rate = len(done.out) / seconds
+        slow = _NATIVE_TRIPS * trip + _NATIVE_BYTES / rate + _OWN_SECONDS
+        quick = _AGENT_TRIPS * trip + _AGENT_BYTES / rate + _OWN_SECONDS
+        ours = quick if self.server.variables else slow
+        return well(
+            f"{trip * 1000:.1f} ms there and back, at least {rate * 8 / 1e6:.0f} Mbit/s from there",
+            f"first plot in about {ours:.1f} s; with ssh -X {slow:.1f} s",
+        )
