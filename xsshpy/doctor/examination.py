@@ -66,6 +66,13 @@ async def _form_opinion(check: Check) -> Opinion:
     except (TimeoutError, asyncio.TimeoutError):
         return broken(f"no answer within {check.deadline:g} seconds")
     except XsshError as error:
-        return broken(*error.message.splitlines(), *error.evidence, remedy=error.remedy)
+        return describe_error(error)
     except OSError as error:
         return broken(error.strerror or str(error))
+
+
+def describe_error(error: XsshError) -> Opinion:
+    """Return an error as a broken link: what it says, without saying who says it."""
+    lines = error.message.splitlines() or ["failed"]
+    evidence = (line.strip() for line in (*lines, *error.evidence))
+    return broken(*(line.removeprefix("xssh: ") for line in evidence), remedy=error.remedy)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xsshpy.console import Console, LogLevel
-from xsshpy.doctor.examination import Check
+from xsshpy.doctor.examination import Check, describe_error
 from xsshpy.doctor.findings import Opinion, broken, well
 from xsshpy.errors import HostKeyError, XsshError
 from xsshpy.resolver import Address, resolve
@@ -121,7 +122,7 @@ class HostSide:
                 refused.append(f"{address.numeric}: no answer within {PORT_DEADLINE:g} seconds")
                 continue
             except OSError as error:
-                refused.append(f"{address.numeric}: {error.strerror or error}")
+                refused.append(f"{address.numeric}: {os.strerror(error.errno or 0)}")
                 continue
             if not greeting.startswith("SSH-"):
                 return broken(
@@ -139,7 +140,7 @@ class HostSide:
         try:
             await self._log_in()
         except HostKeyError as error:
-            return broken(*error.message.splitlines(), *error.evidence, remedy=error.remedy)
+            return describe_error(error)
         except XsshError:
             pass  # the login's own check tells
         return well("as on record")

@@ -14,7 +14,7 @@ from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from xsshpy.doctor.examination import Check
+from xsshpy.doctor.examination import Check, describe_error
 from xsshpy.doctor.findings import Opinion, broken, warning, well
 from xsshpy.doctor.machine import OPENSSH_CLIENT, XWAYLAND, Machine, describe_install
 from xsshpy.errors import DisplayError
@@ -120,9 +120,9 @@ class LocalSide:
         except DisplayError as error:
             newer = await self._newer_display()
             if newer:
+                opinion = describe_error(error)
                 return broken(
-                    error.message,
-                    *error.evidence,
+                    *opinion.evidence,
                     f"tmux was told of another one since: {newer}",
                     remedy=f"export DISPLAY={newer}",
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -33,6 +34,8 @@ _AGENT_BYTES = 60_000
 _OWN_SECONDS = 0.4
 """What matplotlib itself takes to draw a first figure, at the least."""
 
+_FILE_BACKENDS = ("agg", "svg", "pdf", "ps", "pgf", "cairo", "template")
+_DRAWS_FILES = re.compile(rf"""(?i)["']({"|".join(_FILE_BACKENDS)})["']""")
 _VOLUME = 1 << 19
 _TRIPS = 3
 
@@ -172,14 +175,15 @@ class PythonSide:
         forced = self.facts.get("forced")
         if isinstance(forced, list) and forced:
             lines = [f"line {number}: {text}" for number, text in forced[:3]]
-            return warning(
+            windowless = any(_DRAWS_FILES.search(str(text)) for _, text in forced)
+            return (broken if windowless else warning)(
                 "the script chooses a backend itself, which beats MPLBACKEND:",
                 *lines,
                 remedy="take that line out, or choose TkAgg there",
             )
         if not backend:
             return well("no matplotlib to choose one")
-        if backend.lower() in ("agg", "svg", "pdf", "ps", "cairo", "template"):
+        if backend.lower() in _FILE_BACKENDS:
             return broken(
                 f"{backend} draws into files only; {decider} says so",
                 remedy="without --backend none, or with another backend in that place",

@@ -30,6 +30,7 @@ class Listing:
         self._stream = stream
         plain = environ.get("NO_COLOR") or environ.get("TERM", "dumb") == "dumb"
         self._coloured = stream.isatty() and not plain
+        self._skipped: list[Finding] = []
 
     def write_heading(self, text: str) -> None:
         """Begin a part of the list."""
@@ -37,12 +38,30 @@ class Listing:
         self._stream.flush()
 
     def write_finding(self, finding: Finding) -> None:
-        """Write one finding, with its evidence and its remedy."""
-        verdict = f"{finding.verdict.value:<{_VERDICT_WIDTH}}"
+        """Write one finding, with its evidence and its remedy.
+
+        What is skipped for one reason stands together, on as few lines as it takes.
+        """
+        if finding.verdict is Verdict.SKIPPED:
+            if self._skipped and self._skipped[0].because != finding.because:
+                self._write_skipped()
+            self._skipped.append(finding)
+            return
+        self._write_skipped()
+        self._write_entry(finding.verdict, finding.title, describe_finding(finding))
+
+    def _write_skipped(self) -> None:
+        if self._skipped:
+            titles = ", ".join(finding.title for finding in self._skipped)
+            lines = _wrap(titles)
+            self._write_entry(Verdict.SKIPPED, f"for: {self._skipped[0].because}", lines)
+            self._skipped = []
+
+    def _write_entry(self, kind: Verdict, title: str, lines: Sequence[str]) -> None:
+        verdict = f"{kind.value:<{_VERDICT_WIDTH}}"
         if self._coloured:
-            verdict = f"\x1b[{_COLOURS[finding.verdict]}m{verdict}\x1b[0m"
-        lines = describe_finding(finding)
-        head = f"  {verdict}{finding.title:<{_TITLE_WIDTH}}"
+            verdict = f"\x1b[{_COLOURS[kind]}m{verdict}\x1b[0m"
+        head = f"  {verdict}{title:<{_TITLE_WIDTH}}"
         self._stream.write(f"{head}{lines[0]}".rstrip() + "\n")
         for line in lines[1:]:
             self._stream.write(f"{_INDENT}{line}\n")
@@ -50,14 +69,13 @@ class Listing:
 
     def write_conclusion(self, findings: Sequence[Finding]) -> None:
         """End the list with the sentence that names the cause."""
+        self._write_skipped()
         self._stream.write("\n" + textwrap.fill(conclude(findings), WIDTH) + "\n")
         self._stream.flush()
 
 
 def describe_finding(finding: Finding) -> list[str]:
     """Return the lines beside a finding's title; at least one."""
-    if finding.verdict is Verdict.SKIPPED:
-        return [f"because of: {finding.because}"]
     lines: list[str] = []
     for text in finding.evidence:
         lines += _wrap(sanitise(text))
@@ -77,7 +95,7 @@ def conclude(findings: Sequence[Finding]) -> str:
     cause = find_cause(findings)
     if cause is not None:
         what = sanitise(cause.evidence[0]) if cause.evidence else "it does not work"
-        sentence = f"{cause.title}: {what.removeprefix('xssh: ')}."
+        sentence = f"{cause.title}: {what.rstrip('.:')}."
         return f"{sentence} Try: {sanitise(cause.remedy)}" if cause.remedy else sentence
     count = sum(each.verdict is Verdict.WARNING for each in findings)
     if count:
