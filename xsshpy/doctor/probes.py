@@ -38,8 +38,9 @@ for f in $HOME/.ssh/rc /etc/ssh/sshrc; do test -f $f && s rc $f; done
 for f in $HOME/.Xauthority-c $HOME/.Xauthority-l; do test -e $f && s lock $f; done
 if test -e $HOME/.Xauthority && test ! -w $HOME/.Xauthority; then s readonly $HOME/.Xauthority; fi
 t=$HOME/.xssh-doctor-$n
-if (umask 077; head -c 8192 /dev/zero > $t) 2>/dev/null; then s writable yes
-elif test -w $HOME; then s writable full; else s writable no; fi
+if (umask 077; : > $t) 2>/dev/null; then
+  if head -c 8192 /dev/zero > $t 2>/dev/null; then s writable yes; else s writable full; fi
+else s writable no; fi
 rm -f $t 2>/dev/null
 for f in /.dockerenv /run/.containerenv; do test -e $f && s container $f; done
 command -v srun >/dev/null 2>&1 && s slurm $(command -v srun)
@@ -52,6 +53,16 @@ for f in /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*.conf; do
   while read -r l; do s sshd $f: $l; done
 done
 s end
+""".strip()
+
+_DISPLAY = """
+echo
+echo "xssh-doctor $0 display $DISPLAY"
+case ${SHELL##*/} in
+bash|zsh|dash|ash|sh|ksh|fish) "$SHELL" -l -c env </dev/null 2>/dev/null | grep ^DISPLAY= |
+while read -r l; do echo "xssh-doctor $0 login ${l#DISPLAY=}"; done;;
+esac
+echo "xssh-doctor $0 end"
 """.strip()
 
 
@@ -79,16 +90,18 @@ class Answers:
 
 def surroundings_command(nonce: str) -> str:
     """Return the command that tells what is there; ``nonce`` is of letters and digits."""
-    # csh takes no line end between quotes.
-    script = re.sub(
-        r"(\bdo|\bthen|\belse|\|)?\n\s*", lambda m: f"{m[1]} " if m[1] else "; ", _SURROUNDINGS
-    )
-    return f"sh -c '{script}' {nonce}"
+    return f"sh -c '{_one_line(_SURROUNDINGS)}' {nonce}"
 
 
 def display_command(nonce: str) -> str:
-    """Return the command that tells which display programs see."""
-    return f'sh -c \'echo; echo "{_PREFIX} $0 display $DISPLAY"; echo "{_PREFIX} $0 end"\' {nonce}'
+    """Return the command that tells which display programs see, and those of a login shell."""
+    return f"sh -c '{_one_line(_DISPLAY)}' {nonce}"
+
+
+def _one_line(script: str) -> str:
+    """Return a script on one line: csh takes no line end between quotes."""
+    joined = re.compile(r"(\bdo|\bthen|\belse|\bin|;;|\|)?\n\s*")
+    return joined.sub(lambda found: f"{found[1]} " if found[1] else "; ", script)
 
 
 def python_command(interpreter: str, module: str, nonce: str, *arguments: str) -> str:

@@ -16,6 +16,7 @@ from xsshpy.doctor.findings import Opinion, broken, warning, well
 from xsshpy.doctor.host_checks import HostSide
 from xsshpy.doctor.machine import XAUTH, describe_install, read_family
 from xsshpy.doctor.probes import Answers, display_command, read_answers, surroundings_command
+from xsshpy.ssh.environment import BACKEND_VARIABLE, DEFAULT_BACKEND
 from xsshpy.x11_ways import Way, X11Run, choose_way, prepare_x11
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class ServerSide:
     forwarding: X11Run | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     native_display: str = ""
+    _accepts_backend: bool = False
     _agent_evidence: tuple[str, ...] = ()
     _said: list[str] = field(default_factory=list)
 
@@ -58,6 +60,9 @@ class ServerSide:
                 self._look_at_commands,
                 needs=("host.login",),
                 deadline=COMMAND_DEADLINE,
+            ),
+            Check(
+                "server.acceptenv", "MPLBACKEND", self._look_at_backend, needs=("server.command",)
             ),
             Check("server.home", "home folder", self._look_at_home, needs=("server.command",)),
             Check(
@@ -130,14 +135,17 @@ class ServerSide:
         from xsshpy.ssh.session import SessionPlan
 
         assert self.host.session is not None
-        if self.host.session.login.is_command_forced():
+        nonce = secrets.token_hex(8)
+        # The variable is asked for by itself here: a session asks where it has a display.
+        asked = {BACKEND_VARIABLE: DEFAULT_BACKEND}
+        done = await self.run(SessionPlan(surroundings_command(nonce), variables=asked))
+        self._accepts_backend = done.grants.backend_accepted
+        self.answers = answers = read_answers(done.out, nonce)
+        if not answers.has_ended and self.host.session.login.is_command_forced():
             return broken(
                 "this key runs a command of its own: command= in authorized_keys",
                 remedy="another key for sessions",
             )
-        nonce = secrets.token_hex(8)
-        done = await self.run(SessionPlan(command=surroundings_command(nonce)))
-        self.answers = answers = read_answers(done.out, nonce)
         if not answers.has_ended:
             words = (done.out + done.err).decode("utf-8", "replace").splitlines()[:3]
             return broken(
@@ -153,6 +161,11 @@ class ServerSide:
                 remedy="print only where there is a terminal: test -t 1 && ... in its start file",
             )
         return well(f"{shell} on {answers.first_of('system')}")
+
+    async def _look_at_backend(self) -> Opinion:
+        if self._accepts_backend:
+            return well("accepted: AcceptEnv")
+        return well("AcceptEnv does not name it, so xssh sets it in the command")
 
     async def _look_at_home(self) -> Opinion:
         home, state = self.answers.first_of("home"), self.answers.first_of("writable")
@@ -269,7 +282,7 @@ class ServerSide:
         session = self.host.session
         assert session is not None
         said = find_reason(session.login.remote_messages)
-        if not self.answers.first_of("xauth"):
+        if "xauth" in said.lower() or not self.answers.first_of("xauth"):
             return self._native_verdict(
                 said or "refused: there is no xauth on the server",
                 remedy=f"{describe_install(self.family, XAUTH)} on the server",
@@ -304,7 +317,8 @@ class ServerSide:
         """Does the display reach a program, or does a start file put another in its place?"""
         nonce = secrets.token_hex(8)
         done = await self.run(self.plan(display_command(nonce)))
-        found = read_answers(done.out, nonce).first_of("display")
+        answers = read_answers(done.out, nonce)
+        found, login = answers.first_of("display"), answers.first_of("login")
         wanted = self.variables.get("DISPLAY", self.native_display)
         if found != wanted and self.variables:
             return broken(
@@ -315,6 +329,11 @@ class ServerSide:
             return broken(
                 "DISPLAY is empty for programs",
                 remedy="look for DISPLAY in the start files of the remote shell",
+            )
+        if login and login != found:
+            return warning(
+                f"DISPLAY becomes {login} in login shells, where {found} was set",
+                remedy="take DISPLAY out of the login shell's start files",
             )
         return self._judge_surroundings(found)
 

@@ -1,0 +1,392 @@
+"""Faults made for real: the doctor names that link first, and nothing false beside it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.support.clients import ClientHome
+from tests.support.processes import run, xssh_command
+from tests.support.sshd import SshServer, free_port
+from tests.support.tools import require_tool, skip_or_fail
+from tests.support.xvfb import Xvfb
+
+NO_MATPLOTLIB = importlib.util.find_spec("matplotlib") is None
+PYTHON = sys.executable
+HERE = {"local.openssh", "local.display", "local.server", "local.answer", "local.cookie"}
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the doctor said: the finding of each check by name."""
+
+    status: int
+    cause: str | None
+    findings: Mapping[str, Mapping[str, object]]
+    messages: str
+
+    def verdict(self, name: str) -> object:
+        return self.findings[name]["verdict"]
+
+    def text(self, name: str) -> str:
+        found = self.findings[name]
+        evidence = found["evidence"]
+        assert isinstance(evidence, list)
+        return " ".join([*evidence, f"try: {found['remedy']}"])
+
+    @property
+    def not_well(self) -> dict[str, object]:
+        """Everything but what is well or skipped."""
+        verdicts = {name: found["verdict"] for name, found in self.findings.items()}
+        return {name: word for name, word in verdicts.items() if word not in ("ok", "skipped")}
+
+
+@dataclass
+class Doctor:
+    """Calls the doctor for a server, ``server``, from a HOME of its own."""
+
+    home: ClientHome
+    xvfb: Xvfb
+    before: str = ""
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def visit(self, *words: str) -> Diagnosis:
+        argv = [*xssh_command(self.before), *self.home.arguments, "--doctor", "--json", *words]
+        done = run(argv, env=self.home.environment(self.xvfb, **self.variables), timeout=90)
+        found = json.loads(done.stdout)
+        assert found["schema"] == 1
+        by_name = {each["name"]: each for each in found["findings"]}
+        return Diagnosis(done.status, found["cause"], by_name, done.stderr)
+
+
+@pytest.fixture
+def doctor(client_home: ClientHome, xvfb: Xvfb) -> Doctor:
+    return Doctor(client_home, xvfb)
+
+
+@pytest.fixture
+def visit(make_sshd: Callable[..., SshServer], doctor: Doctor) -> Callable[..., Diagnosis]:
+    """Return what the doctor says of a server with these options, for these words."""
+
+    def visit(
+        *words: str, files: Mapping[str, str] | None = None, ssh: str = "", **options: object
+    ) -> Diagnosis:
+        server = make_sshd(**options)
+        for name, text in (files or {}).items():
+            path = server.home / name
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.write_text(text)
+        doctor.home.add(server, extra=ssh)
+        return doctor.visit("server", *words, PYTHON)
+
+    return visit
+
+
+def without_python(found: dict[str, object]) -> dict[str, object]:
+    """Leave out that the tests' own Python may lack matplotlib."""
+    if NO_MATPLOTLIB:
+        found.pop("python.matplotlib", None)
+    return found
+
+
+def test_a_healthy_way_has_no_warning(visit: Callable[..., Diagnosis]) -> None:
+    found = visit()
+    assert without_python(found.not_well) == {}, found
+    assert (found.status, found.cause) == (0, None)
+    assert "skipped" not in {found.verdict(name) for name in found.findings}
+    assert re.search(r"opened there \(Tk 8\.\d.*\), seen here after", found.text("proof.window"))
+    assert re.search(r"localhost:\d+\.0", found.text("x11.agent"))
+    assert "with ssh -X" in found.text("speed")
+    assert "AcceptEnv does not name it" in found.text("server.acceptenv")
+    assert found.messages == ""
+
+
+def test_the_list_for_people(make_sshd: Callable[..., SshServer], doctor: Doctor) -> None:
+    doctor.home.add(make_sshd(key_options='command="true"'))
+    argv = [*xssh_command(), *doctor.home.arguments, "--doctor", "server"]
+    done = run(argv, env=doctor.home.environment(doctor.xvfb), timeout=60)
+    lines = done.stdout.decode().splitlines()
+    assert done.status == 1
+    assert lines[0] == "From this machine to server"
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("  broken   commands") for line in lines)
+    assert lines[-2].startswith("commands: this key runs a command of its own")
+
+
+# --- This machine ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variables", "cause", "words"),
+    [
+        ({"DISPLAY": ""}, "local.display", "DISPLAY is not set"),
+        ({"DISPLAY": "nonsense"}, "local.display", "makes no sense"),
+        ({"DISPLAY": ":64321"}, "local.server", "no X server"),
+        ({"XAUTHORITY": "/nonexistent"}, "local.cookie", "has no cookie for"),
+    ],
+)
+def test_local_faults(doctor: Doctor, variables: dict[str, str], cause: str, words: str) -> None:
+    doctor.variables = variables
+    found = doctor.visit()
+    assert (found.status, found.cause) == (1, cause)
+    assert found.not_well == {cause: "broken"}
+    assert words in found.text(cause)
+    assert found.findings[cause]["remedy"]
+
+
+def test_a_wrong_cookie(doctor: Doctor, make_xvfb: Callable[..., Xvfb]) -> None:
+    other = make_xvfb()
+    doctor.variables = {"DISPLAY": other.display}
+    authority = Path(doctor.home.path, "wrong")
+    data = Path(other.authority).read_bytes()
+    authority.write_bytes(data.replace(other.cookie, bytes(16)))
+    doctor.variables["XAUTHORITY"] = str(authority)
+    found = doctor.visit()
+    assert found.not_well == {"local.cookie": "broken"}
+    assert "is not this server's" in found.text("local.cookie")
+    assert other.cookie.hex() not in json.dumps(dict(found.findings))
+
+
+def test_a_server_that_hangs(doctor: Doctor, private_places: Path) -> None:
+    path = str(private_places / "X7")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        doctor.variables = {"DISPLAY": path}
+        doctor.before = "import xsshpy.doctor.local_checks as c; c.PROOF_DEADLINE = 0.5"
+        found = doctor.visit()
+    assert found.not_well == {"local.answer": "broken"}
+    assert "never answers" in found.text("local.answer")
+
+
+def test_a_server_without_security(doctor: Doctor, make_xvfb: Callable[..., Xvfb]) -> None:
+    plain = make_xvfb(arguments=("-extension", "SECURITY"))
+    doctor.variables = {"DISPLAY": plain.display, "XAUTHORITY": plain.authority}
+    found = doctor.visit()
+    assert (found.status, found.not_well) == (0, {"local.security": "warning"})
+
+
+def test_tmux_knows_a_newer_display(doctor: Doctor, private_places: Path) -> None:
+    tmux = private_places / "bin" / "tmux"
+    tmux.parent.mkdir()
+    tmux.write_text("#!/bin/sh\necho DISPLAY=:77\n")
+    tmux.chmod(0o700)
+    path = f"{tmux.parent}:{os.environ['PATH']}"
+    doctor.variables = {"DISPLAY": ":64321", "TMUX": "/tmp/x,1,0", "PATH": path}
+    found = doctor.visit()
+    assert found.not_well == {"local.server": "broken"}
+    assert "try: export DISPLAY=:77" in found.text("local.server")
+
+
+# --- The way there -----------------------------------------------------------------------------
+
+
+def test_the_way_there(
+    make_sshd: Callable[..., SshServer], doctor: Doctor, private_places: Path
+) -> None:
+    """A name, a port, a listener that is no server, a host key, a login."""
+    doctor.home.add(make_sshd())
+    web = socket.create_server(("127.0.0.1", 0))
+    with web:
+        for words, cause, text in (
+            (["-oHostName=nosuch.invalid", "server"], "host.name", "nosuch.invalid: "),
+            (["-p", str(free_port()), "server"], "host.port", "Connection refused"),
+            (["-oUserKnownHostsFile=/dev/null", "server"], "host.key", "verification failed"),
+            (
+                ["-oPubkeyAuthentication=no", "-oBatchMode=yes", "server"],
+                "host.login",
+                "Permission denied",
+            ),
+            (["-oNoSuchKeyword=1", "server"], "host.settings", "Bad configuration option"),
+        ):
+            found = doctor.visit(*words)
+            assert (found.status, found.cause) == (1, cause), words
+            assert found.not_well == {cause: "broken"}
+            assert text.lower() in found.text(cause).lower()
+            assert found.verdict("proof.window") == "skipped"
+
+
+# --- The server --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A server, and what the doctor is to say of it: verdicts, and words of the named checks."""
+
+    name: str
+    options: Mapping[str, object]
+    expected: Mapping[str, str]
+    words: str
+    remedy: str
+    typed: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+FAULTS = [
+    Fault("X11Forwarding no", {"x11": False}, {"x11.native": "warning"}, "does not say why", "X11Forwarding yes"),
+    Fault("X11Forwarding no, native wanted", {"x11": False}, {"x11.native": "broken"}, "", "X11Forwarding yes", ("--x11", "native")),
+    Fault("DisableForwarding", {"config": "DisableForwarding yes"}, {"x11.native": "warning"}, "", "reload sshd"),
+    Fault("no xauth", {"config": "XAuthLocation /nonexistent/xauth"}, {"x11.native": "warning"}, "No xauth program", "xauth on the server"),
+    Fault("key options", {"key_options": "no-X11-forwarding"}, {"x11.native": "warning"}, "key options", "authorized_keys"),
+    Fault("an rc file", {}, {"x11.native": "warning"}, "/.ssh/rc is there", "call xauth", files={".ssh/rc": "true\n"}),
+    Fault("a lock", {}, {"server.home": "warning"}, "a lock that a dead xauth left", "rm -f", ("--x11", "agent"), {".Xauthority-c": ""}),
+    Fault("ForceCommand", {"config": "ForceCommand echo hello"}, {"server.command": "broken"}, "hello", "ForceCommand"),
+    Fault("command=", {"key_options": 'command="echo hello"'}, {"server.command": "broken"}, "a command of its own", "another key"),
+    Fault("noise", {}, {"server.command": "warning"}, "scp and rsync stumble over it: noise", "test -t 1", files={".bashrc": "echo noise\n"}),
+    Fault("a start file with DISPLAY", {}, {"session.display": "warning"}, "DISPLAY becomes :5 in login shells", "start files", files={".profile": "export DISPLAY=:5\n"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_server_faults(visit: Callable[..., Diagnosis], fault: Fault) -> None:
+    found = visit(*fault.typed, files=fault.files, **fault.options)
+    assert without_python(found.not_well) == fault.expected, found
+    name = next(iter(fault.expected))
+    assert fault.words in found.text(name)
+    assert fault.remedy in str(found.findings[name]["remedy"])
+    assert found.cause == (name if fault.expected[name] == "broken" else None)
+    assert found.status == (fault.expected[name] == "broken")
+
+
+@contextmanager
+def small_file_system(path: Path, size: str) -> Iterator[None]:
+    """A file system of a few kilobytes; needs root."""
+    path.mkdir()
+    argv = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(path)]
+    if os.getuid() or subprocess.run(argv, capture_output=True).returncode:
+        skip_or_fail("needs root and mount")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def test_a_full_disk(visit: Callable[..., Diagnosis], private_places: Path) -> None:
+    home = private_places / "full"
+    with small_file_system(home, "8k"):
+        (home / "much").write_bytes(bytes(4096))
+        found = visit("--x11", "agent", home=home)
+        assert without_python(found.not_well) == {"server.home": "warning"}, found
+        assert "is full" in found.text("server.home")
+
+
+def test_a_home_that_is_read_only(
+    make_sshd: Callable[..., SshServer], doctor: Doctor, private_places: Path
+) -> None:
+    home = private_places / "fixed"
+    with small_file_system(home, "64k"):
+        doctor.home.add(make_sshd(home=home))
+        subprocess.run(["mount", "-o", "remount,ro", str(home)], check=True)
+        found = doctor.visit("--x11", "agent", "server", PYTHON)
+        assert without_python(found.not_well) == {"server.home": "warning"}, found
+        assert f"{home} can't be written to" in found.text("server.home")
+
+
+def test_tmux_there_keeps_an_old_display(
+    visit: Callable[..., Diagnosis], private_places: Path
+) -> None:
+    require_tool("tmux")
+    folder = private_places / "tmux"
+    folder.mkdir(mode=0o700)
+    here = {**os.environ, "TMUX_TMPDIR": str(folder), "DISPLAY": "localhost:99.0"}
+    subprocess.run(["tmux", "-f", "/dev/null", "new-session", "-d", "cat"], env=here, check=True)
+    try:
+        found = visit(environment={"TMUX_TMPDIR": str(folder)})
+    finally:
+        subprocess.run(["tmux", "kill-server"], env=here, check=True)
+    assert without_python(found.not_well) == {"session.display": "warning"}
+    assert "tmux on the server still has DISPLAY=localhost:99.0" in found.text("session.display")
+
+
+# --- The Python there --------------------------------------------------------------------------
+
+
+def test_no_such_python(make_sshd: Callable[..., SshServer], doctor: Doctor) -> None:
+    doctor.home.add(make_sshd())
+    found = doctor.visit("server", "/nonexistent/python", "plot.py")
+    assert found.not_well == {"python.found": "broken"}
+    assert "/nonexistent/python does not run" in found.text("python.found")
+
+
+def test_a_server_without_python(
+    make_sshd: Callable[..., SshServer], doctor: Doctor, private_places: Path
+) -> None:
+    folder = private_places / "few"
+    folder.mkdir()
+    for name in ("sh", "bash", "env", "grep", "head", "rm", "uname", "xauth", "test"):
+        (folder / name).symlink_to(require_tool(name))
+    doctor.home.add(make_sshd(path=str(folder)))
+    found = doctor.visit("server")
+    assert found.not_well == {"x11.agent": "warning", "python.found": "broken"}
+    assert "Python 3.6 or later" in found.text("x11.agent")
+
+
+NO_INIT = 'Tcl = lambda: (_ for _ in ()).throw(RuntimeError("Can\'t find a usable init.tcl"))\n'
+"""Tcl finds its files here in spite of TCL_LIBRARY: a stub says what conda's says."""
+
+TK_FAULTS = {
+    "no Tk": ("PYTHONPATH", "_tkinter.py", "raise ImportError(\"No module named '_tkinter'\")", "has no Tk"),
+    "no libX11": ("LD_LIBRARY_PATH", "libX11.so.6", "", "Tk can't be loaded: ImportError"),
+    "no init.tcl": ("PYTHONPATH", "tkinter.py", NO_INIT, "Tcl does not start: RuntimeError: Can't find"),
+}  # fmt: skip
+
+
+@pytest.mark.skipif(NO_MATPLOTLIB, reason="matplotlib is not installed")
+@pytest.mark.parametrize("name", TK_FAULTS)
+def test_tk_faults(visit: Callable[..., Diagnosis], private_places: Path, name: str) -> None:
+    variable, file, text, words = TK_FAULTS[name]
+    folder = private_places / "lib"
+    folder.mkdir()
+    (folder / file).write_text(text)
+    found = visit(environment={variable: str(folder)})
+    assert found.not_well == {"python.tkinter": "broken"}, found
+    assert words in found.text("python.tkinter")
+    assert found.findings["python.tkinter"]["remedy"]
+    assert "opened there (X11 alone)" in found.text("proof.window")
+
+
+@pytest.mark.skipif(NO_MATPLOTLIB, reason="matplotlib is not installed")
+def test_who_decides_about_the_backend(visit: Callable[..., Diagnosis]) -> None:
+    path = ".config/matplotlib/matplotlibrc"
+    found = visit("--backend", "none", files={path: "backend: Agg\n"})
+    assert found.not_well == {"python.backend": "broken"}
+    assert f"{path} says so" in found.text("python.backend")
+
+
+@pytest.mark.skipif(NO_MATPLOTLIB, reason="matplotlib is not installed")
+def test_a_script_that_forces_a_backend(
+    make_sshd: Callable[..., SshServer], doctor: Doctor
+) -> None:
+    server = make_sshd()
+    doctor.home.add(server)
+    for line, verdict in (
+        ("matplotlib.use('Agg')", "broken"),
+        ("plt.switch_backend('QtAgg')", "warning"),
+    ):
+        (server.home / "train.py").write_text(f"import x\n# matplotlib.use('Agg')\n{line}\n")
+        found = doctor.visit("server", PYTHON, "-u", "train.py", "--fast")
+        assert found.not_well == {"python.backend": verdict}
+        assert f"line 3: {line}" in found.text("python.backend")
+
+
+def test_nothing_is_left_on_the_server(make_sshd: Callable[..., SshServer], doctor: Doctor) -> None:
+    server = make_sshd()
+    doctor.home.add(server)
+    before = {path.name for path in server.home.iterdir()}
+    doctor.visit("server", PYTHON)
+    server.wait_until_idle()
+    after = {path.name for path in server.home.iterdir()}
+    assert after - before <= {".Xauthority", ".config", ".cache"}
+    assert stat.S_IMODE((server.home / ".Xauthority").stat().st_mode) == 0o600

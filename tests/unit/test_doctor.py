@@ -1,0 +1,276 @@
+"""The doctor's parts that need no other machine: the order of checks, words, kinds of machines."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.tools import require_tool
+from xsshpy.doctor.examination import Check, examine
+from xsshpy.doctor.findings import Finding, Opinion, Verdict, broken, warning, well
+from xsshpy.doctor.local_checks import LocalSide
+from xsshpy.doctor.machine import XAUTH, Machine, describe_install, read_family, read_machine
+from xsshpy.doctor.probes import (
+    Program,
+    display_command,
+    read_answers,
+    read_object,
+    read_program,
+    surroundings_command,
+)
+from xsshpy.doctor.report import Listing, as_json, conclude
+from xsshpy.errors import DisplayError
+
+NONCE = "0123456789abcdef"
+
+
+def run_checks(*checks: Check) -> list[Finding]:
+    shown: list[Finding] = []
+    found = asyncio.run(examine(checks, shown.append))
+    assert shown == found
+    return found
+
+
+def check(name: str, opinion: Opinion | Exception, *needs: str, deadline: float = 5.0) -> Check:
+    async def look() -> Opinion:
+        if isinstance(opinion, Exception):
+            raise opinion
+        return opinion
+
+    return Check(name, name.upper(), look, needs, deadline)
+
+
+def test_what_is_behind_a_broken_link_is_skipped_because_of_it() -> None:
+    found = run_checks(
+        check("a", well()),
+        check("b", broken("no"), "a"),
+        check("c", well(), "b"),
+        check("d", well(), "c"),
+        check("e", warning("hm"), "a"),
+        check("f", well(), "e"),
+    )
+    assert [(each.name, each.verdict.value, each.because) for each in found] == [
+        ("a", "ok", ""),
+        ("b", "broken", ""),
+        ("c", "skipped", "B"),
+        ("d", "skipped", "B"),
+        ("e", "warning", ""),
+        ("f", "ok", ""),
+    ]
+
+
+def test_checks_without_needs_look_at_the_same_time() -> None:
+    async def examine_both() -> list[Finding]:
+        here, there = asyncio.Event(), asyncio.Event()
+
+        async def one() -> Opinion:
+            here.set()
+            await there.wait()
+            return well()
+
+        async def other() -> Opinion:
+            there.set()
+            await here.wait()
+            return well()
+
+        return await examine([Check("a", "A", one), Check("b", "B", other)], lambda _: None)
+
+    assert [each.verdict for each in asyncio.run(examine_both())] == [Verdict.OK, Verdict.OK]
+
+
+def test_a_check_that_hangs_or_fails_is_broken() -> None:
+    async def hang() -> Opinion:
+        await asyncio.Event().wait()
+        return well()
+
+    found = run_checks(
+        Check("a", "A", hang, deadline=0.01),
+        check("b", DisplayError("xssh: X11: no", evidence=("  here",), remedy="that")),
+        check("c", ConnectionRefusedError(111, "Connection refused")),
+    )
+    assert [(each.verdict, each.evidence, each.remedy) for each in found] == [
+        (Verdict.BROKEN, ("no answer within 0.01 seconds",), ""),
+        (Verdict.BROKEN, ("X11: no", "here"), "that"),
+        (Verdict.BROKEN, ("Connection refused",), ""),
+    ]
+
+
+# --- Words -------------------------------------------------------------------------------------
+
+FOUND = [
+    Finding("a", "one", Verdict.OK, ("fine",)),
+    Finding("b", "two", Verdict.WARNING, ("hm \x1b[31m" + "word " * 30,), "this"),
+    Finding("c", "three", Verdict.BROKEN, ("it is broken:", "line 2"), "mend it"),
+    Finding("d", "four", Verdict.SKIPPED, because="three"),
+    Finding("e", "five", Verdict.SKIPPED, because="three"),
+]
+
+
+def test_the_list_fits_80_columns_and_ends_with_the_cause() -> None:
+    stream = io.StringIO()
+    listing = Listing(stream, {"TERM": "xterm"})
+    for finding in FOUND:
+        listing.write_finding(finding)
+    listing.write_conclusion(FOUND)
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in stream.getvalue()  # no colour without a terminal, none from the server
+    assert "  skipped  for: three        four, five" in lines
+    assert lines[-1] == "three: it is broken. Try: mend it"
+
+
+def test_colour_only_on_a_terminal_that_wants_it() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for environ, coloured in (
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+        ({}, False),
+    ):
+        stream = Terminal()
+        Listing(stream, environ).write_finding(FOUND[0])
+        assert ("\x1b[" in stream.getvalue()) == coloured
+
+
+def test_conclusions() -> None:
+    assert conclude(FOUND[:1]) == "All is well."
+    assert conclude(FOUND[:2]) == "Nothing is broken; 1 thing is worth a look."
+
+
+def test_json() -> None:
+    found = json.loads(as_json("me@host", FOUND))
+    assert (found["schema"], found["host"], found["cause"]) == (1, "me@host", "c")
+    assert [each["verdict"] for each in found["findings"]] == [
+        "ok",
+        "warning",
+        "broken",
+        "skipped",
+        "skipped",
+    ]
+    assert found["findings"][2]["remedy"] == "mend it"
+    assert "\x1b" not in found["findings"][1]["evidence"][0]
+
+
+# --- Machines ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("release", "command"),
+    [
+        ('ID=debian\nVERSION="12"\n', "sudo apt install xauth"),
+        ("ID=pop\nID_LIKE='ubuntu debian'\n", "sudo apt install xauth"),
+        ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "sudo dnf install xorg-x11-xauth"),
+        ('ID="opensuse-leap"\nID_LIKE="suse opensuse"\n', "sudo zypper install xorg-x11-xauth"),
+        ("ID=arch\n", "sudo pacman -S xorg-xauth"),
+        ("ID=alpine\n", "sudo apk add xauth"),
+        ("ID=plan9\n", "install xauth (Debian's name; xorg-x11-xauth in Fedora)"),
+    ],
+)
+def test_each_distribution_has_its_command(release: str, command: str) -> None:
+    assert describe_install(read_family(release), XAUTH) == command
+
+
+def test_kinds_of_machines(tmp_path: Path) -> None:
+    for name, text in (
+        ("proc/version", "Linux version 5.15 (Microsoft@Microsoft.com)"),
+        ("etc/os-release", "ID=ubuntu\n"),
+        ("Applications/Utilities/XQuartz.app/x", ""),
+        ("mnt/wslg/.X11-unix/x", ""),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    root = str(tmp_path)
+    wsl = read_machine({}, platform="linux", root=root)
+    assert wsl == Machine("linux", "debian", is_wsl=True, has_wslg=True, has_xquartz=False)
+    mac = read_machine({}, platform="darwin", root=root)
+    assert mac == Machine("darwin", "macos", is_wsl=False, has_wslg=False, has_xquartz=True)
+    bare = read_machine({}, platform="linux", root=str(tmp_path / "nothing"))
+    assert bare == Machine("linux", "", is_wsl=False, has_wslg=False, has_xquartz=False)
+
+
+MAC = Machine("darwin", "macos", is_wsl=False, has_wslg=False, has_xquartz=False)
+LINUX = Machine("linux", "debian", is_wsl=False, has_wslg=False, has_xquartz=False)
+
+
+@pytest.mark.parametrize(
+    ("machine", "environ", "evidence", "remedy"),
+    [
+        (MAC, {}, "no XQuartz", "brew install --cask xquartz"),
+        (Machine("darwin", "macos", False, False, True), {}, "older than it", "log out and in"),
+        (Machine("linux", "debian", True, True, False), {}, "WSLg is there", "DISPLAY=:0"),
+        (Machine("linux", "debian", True, False, False), {}, "no WSLg", "wsl --update"),
+        (LINUX, {"WAYLAND_DISPLAY": "wayland-0"}, "no Xwayland", "sudo apt install xwayland"),
+        (LINUX, {"SSH_CONNECTION": "1 2 3 4"}, "over SSH itself", "log in to this machine"),
+        (LINUX, {}, "DISPLAY is not set", "graphical session"),
+    ],
+)
+def test_no_display_has_a_reason(
+    machine: Machine, environ: dict[str, str], evidence: str, remedy: str
+) -> None:
+    opinion = asyncio.run(LocalSide(environ, machine).checks()[1].look())
+    assert opinion.verdict is Verdict.BROKEN
+    assert evidence in opinion.evidence[0]
+    assert remedy in opinion.remedy
+
+
+# --- Probes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "zsh", "dash", "fish", "csh", "tcsh"])
+def test_every_shell_runs_the_probes(shell: str, private_places: Path) -> None:
+    home = private_places / "home"
+    (home / ".Xauthority-c").touch()
+    for command, name in (
+        (surroundings_command(NONCE), "home"),
+        (display_command(NONCE), "display"),
+    ):
+        done = subprocess.run([require_tool(shell), "-c", command], capture_output=True, check=True)
+        answers = read_answers(done.stdout, NONCE)
+        assert answers.has_ended
+        assert answers.noise == ()
+        if name == "home":
+            assert answers.first_of("home") == str(home)
+            assert answers.first_of("writable") == "yes"
+            assert answers.all_of("lock") == (str(home / ".Xauthority-c"),)
+    assert [path.name for path in home.glob(".xssh*")] == []
+
+
+def test_answers_are_told_from_noise() -> None:
+    mine = f"xssh-doctor {NONCE}"
+    text = f"hello\nxssh-doctor other home /x\n{mine} home /h  \n\n{mine} end"
+    answers = read_answers(text.encode() + b"\nlater \xff", NONCE)
+    assert answers.noise == ("hello", "xssh-doctor other home /x")
+    assert (answers.first_of("home"), answers.first_of("none")) == ("/h", "")
+    assert answers.has_ended
+    assert not read_answers(b"", NONCE).has_ended
+
+
+def test_objects() -> None:
+    line = f'noise\nxssh-doctor {NONCE} [1]\nxssh-doctor {NONCE} {{"a": 1}}\n'
+    assert read_object(line.encode(), NONCE) == {"a": 1}
+    assert read_object(b"xssh-doctor x {}", NONCE) is None
+
+
+@pytest.mark.parametrize(
+    ("command", "program"),
+    [
+        ("python train.py --fast", Program("python", "train.py")),
+        ("~/venv/bin/python", Program("~/venv/bin/python", "")),
+        ("env A=1 python3.11 -u a/b.py x.py", Program("env A=1 python3.11", "a/b.py")),
+        ("conda run -n x python t.py", Program("conda run -n x python", "t.py")),
+        ("python -c 'import x.py'", Program("python", "")),
+        ("python -m mod a.py", Program("python", "")),
+        ("make plots", Program("", "")),
+        ("", Program("", "")),
+    ],
+)
+def test_which_python(command: str, program: Program) -> None:
+    assert read_program(command) == program
