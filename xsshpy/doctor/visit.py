@@ -20,6 +20,7 @@ from xsshpy.doctor.machine import read_machine
 from xsshpy.doctor.python_checks import PythonSide
 from xsshpy.doctor.report import Listing, as_json
 from xsshpy.doctor.server_checks import ServerSide
+from xsshpy.preliminaries import silence_libraries
 from xsshpy.settings import Invocation
 
 EXIT_BROKEN = 1
@@ -31,6 +32,7 @@ def visit(invocation: Invocation, environ: Mapping[str, str]) -> int:
 
     An invocation without a destination is for the local side alone.
     """
+    silence_libraries()
     return asyncio.run(_visit(invocation, environ))
 
 

@@ -16,7 +16,10 @@ def explain_refused_request(remote_messages: Sequence[str], host: str) -> str:
     its reason there, but gives none for ``X11Forwarding no``.
     """
     reason = find_reason(remote_messages) or "the server does not allow it (X11Forwarding no?)"
-    return f"X11 forwarding request failed on channel 0: {reason}; try: {_remedy(reason, host)}"
+    return (
+        f"X11 forwarding request failed on channel 0: {reason}; "
+        f"try: {_remedy(reason, host)}; xssh --doctor {host} looks at the whole way"
+    )
 
 
 def find_reason(remote_messages: Sequence[str]) -> str:
