@@ -255,12 +255,12 @@ def test_after_forward_x11_timeout_no_new_client_comes_in(remote: Remote) -> Non
         "from Xlib.display import Display\n"
         "display = Display()\n"
         "print('first is in', flush=True)\n"
-        "time.sleep(2.5)\n"
+        "time.sleep(4.5)\n"
         "display.screen().root.query_pointer()\n"
         "print('first is still in', flush=True)\n"
     )
-    command = f"{stays} & sleep 1.7; xdpyinfo >/dev/null; echo second=$?; wait"
-    done = remote.xssh(command, *UNTRUSTED, "-o", "ForwardX11Timeout=1")
+    command = f"{stays} & sleep 3.7; xdpyinfo >/dev/null; echo second=$?; wait"
+    done = remote.xssh(command, *UNTRUSTED, "-o", "ForwardX11Timeout=3")
     assert done.stdout.decode().splitlines() == [
         "first is in",
         "second=1",
