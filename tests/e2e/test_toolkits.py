@@ -193,11 +193,7 @@ def look_and_close(screen: Screen, name: str, wanted: Picture) -> Picture:
 @pytest.fixture(scope="session")
 def authorities(xvfb: Xvfb, toolkits: Path) -> dict[str, str]:
     """Xauthority files for local clients: the server's own, and one that it does not trust."""
-    untrusted = str(toolkits / "untrusted")
-    argv = [require_tool("xauth"), "-q", "-f", untrusted, "generate", xvfb.display, "."]
-    environment = {**xvfb.environment(), "PATH": os.defpath, "HOME": str(toolkits)}
-    made = run([*argv, "untrusted", "timeout", "0"], env=environment)
-    assert made.status == 0, made.stderr
+    untrusted = xvfb.write_untrusted_authority(toolkits / "untrusted")
     return {"trusted": xvfb.authority, "untrusted": untrusted}
 
 

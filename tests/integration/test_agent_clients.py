@@ -8,13 +8,12 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.agenthost import TRUST, AgentHost
-from tests.support.link import Link
 from tests.support.processes import run
 from tests.support.sessions import started
 from tests.support.tools import require_tool
@@ -32,18 +31,6 @@ VARYING = re.compile(
     rb"^(name of display|number of extensions|focus): .*\n|^    (MIT-SHM|DRI3|XFree86-Bigfont)\n",
     re.MULTILINE,
 )
-
-
-@pytest.fixture
-def far(host: AgentHost) -> Iterator[AgentHost]:
-    """The host, 50 ms away: one way."""
-    link = Link((host.server.host, host.server.port), delay=0.05)
-    block = f"Host far\n  Port {link.port}\n  HostKeyAlias {host.server.known_hosts_name}\n"
-    text = host.home.config.read_text()
-    host.home.config.write_text(block + text.replace("Host server", "Host server far"))
-    host.name = "far"
-    yield host
-    link.stop()
 
 
 # The tools that show what there is --------------------------------------------------------------
@@ -67,23 +54,41 @@ def plain(shown: bytes) -> bytes:
     return VARYING.sub(b"", shown)
 
 
-def test_tools_show_the_same(far: AgentHost, xvfb: Xvfb) -> None:
-    """One after the other in one session, 50 ms away, and directly."""
+TRIPS = pytest.mark.parametrize("trip", [0.0, 0.05, 0.15], ids=lambda t: f"{t * 1000:.0f}ms")
+"""How long a round trip takes (seconds)."""
+
+
+@TRIPS
+@pytest.mark.parametrize("trust", TRUST)
+def test_tools_show_the_same(
+    trust: str, trip: float, host: AgentHost, xvfb: Xvfb, short_directory: Path
+) -> None:
+    """All at the same time, through the agent and directly."""
     for tool in {command.split()[0] for command in TOOLS.values()}:
         require_tool(tool)
+    authority = xvfb.authority
+    if trust == "untrusted":
+        authority = xvfb.write_untrusted_authority(short_directory / "untrusted")
+    direct = {**host.environment, "XAUTHORITY": authority}
     window = [require_tool("xterm"), "-T", "seen", "-e", "cat"]
-    separator = "; echo; echo ----; "
-    with started(window, far.environment, far.home.path), Screen.of(xvfb) as screen:
+    with started(window, host.environment, host.home.path), Screen.of(xvfb) as screen:
         screen.find_window("seen")
-        for command in TOOLS.values():  # a tool may make atoms when it runs for the first time
-            run(shlex.split(command), env=far.environment)
-        through = far.run(separator.join(TOOLS.values()))
-        direct = [run(shlex.split(command), env=far.environment) for command in TOOLS.values()]
-    through.require_flawless()
-    found = through.stdout.split(b"\n----\n")
-    for name, shown, expected in zip(TOOLS, found, direct, strict=True):
-        assert plain(shown).strip() == plain(expected.stdout).strip(), name
-        assert expected.status == 0, name
+        shown = [run(shlex.split(command), env=direct) for command in TOOLS.values()]
+        # A tool may make atoms when it runs for the first time; that one is not compared.
+        shown = [run(shlex.split(command), env=direct) for command in TOOLS.values()]
+        places = range(len(TOOLS))
+        words = [
+            f"{{ {command} >out{at}; echo $? >status{at}; }} & "
+            for at, command in enumerate(TOOLS.values())
+        ]
+        with host.distance(trip / 2) as options:
+            done = host.run("".join(words) + "wait", *options, *TRUST[trust])
+    home = host.server.home
+    for at, name, expected in zip(places, TOOLS, shown, strict=True):
+        assert plain((home / f"out{at}").read_bytes()) == plain(expected.stdout), name
+        assert int((home / f"status{at}").read_text()) == expected.status, name
+        assert expected.status == 0 or trust == "untrusted", name
+    done.require_flawless()
 
 
 # Bare clients -----------------------------------------------------------------------------------
@@ -101,13 +106,32 @@ def test_bare_clients(order: str, trust: str, host: AgentHost) -> None:
     done.require_flawless()
 
 
+@TRIPS
+@pytest.mark.parametrize("trust", TRUST)
+def test_bare_clients_side_by_side(trust: str, trip: float, host: AgentHost) -> None:
+    """In both byte orders, with one that traps errors: what one does is no other's business."""
+    (host.server.home / "traps.py").write_text(XLIB_TRAPS)
+    whats = ["burst 3000", "trap 2", "images 3", "crowd 10", "garbage 6"]
+    if trust == "trusted":
+        whats.append("grab 2")
+    commands = [f"{XCLIENT} {order} {what}" for order in "lB" for what in whats]
+    commands.append(f"{PYTHON} traps.py")
+    with host.distance(trip / 2) as options:
+        command = " & ".join(commands) + " & wait"
+        done = host.run(command, *options, *TRUST[trust])
+    expected = [b"right"] * (len(commands) - 1) + [b"trapped"]
+    assert (done.status, sorted(done.stdout.splitlines())) == (0, expected), done.stderr
+    done.require_flawless()
+
+
 @pytest.mark.parametrize("order", ["l", "B"])
-def test_bare_clients_from_afar(order: str, far: AgentHost) -> None:
-    whats = ["burst 5000", "trap 2", "images 3", "grab 2", "crowd 10"]
-    # Side by side: what one does is no other's business.
+def test_nonsense_ends_its_own_connection(order: str, host: AgentHost) -> None:
+    """Who speaks sense beside it, before and after, is served."""
     client = f"{XCLIENT} {order}"
-    done = far.run("".join(f"{client} {what} & " for what in whats) + "wait")
-    assert (done.status, done.stdout, done.stderr) == (0, b"right\n" * len(whats), "")
+    command = f"{client} burst 3000 & {client} garbage 60 && {client} trap 3; wait"
+    done = host.run(command)
+    assert (done.status, done.stdout) == (0, b"right\n" * 3), done
+    assert "broke the protocol" not in done.details
     done.require_flawless()
 
 
@@ -136,13 +160,6 @@ print("trapped", flush=True)
 """
 
 
-def test_programs_that_trap_errors(far: AgentHost) -> None:
-    (far.server.home / "traps.py").write_text(XLIB_TRAPS)
-    done = far.run(f"{PYTHON} traps.py")
-    assert (done.status, done.stdout, done.stderr) == (0, b"trapped\n", "")
-    done.require_flawless()
-
-
 def test_x11perf_runs_to_its_end(host: AgentHost) -> None:
     require_tool("x11perf")
     tests = "-noop -putimage100 -getimage100 -rect100 -ftext -scroll100 -prop"
@@ -167,6 +184,36 @@ def test_two_screens(screen: int, host: AgentHost, make_xvfb: Callable[..., Xvfb
     done.require_flawless()
     assert re.match(rb"localhost:\d+\.%d\n" % screen, done.stdout)
     assert plain(done.stdout.partition(b"\n")[2]) == plain(direct.stdout.partition(b"\n")[2])
+
+
+def test_windows_on_two_screens(host: AgentHost, make_xvfb: Callable[..., Xvfb]) -> None:
+    """At once, one on each; both look as they do without any forwarding."""
+    server = make_xvfb(arguments=("-screen", "1", "800x600x24", "-extension", "XINERAMA"))
+    environment = {**host.environment, **server.environment()}
+    words = "xterm -T screen{} -geometry {}x5 +bc -e sh -c 'echo this is {}; exec cat'"
+    command = "".join(
+        f"DISPLAY=${{DISPLAY%.*}}.{each} {words.format(each, 30 + each, each)} & "
+        for each in (0, 1)
+    )
+    seen = []
+    local = {**environment, "DISPLAY": f"{server.display}.0"}
+    for start in (
+        started(["sh", "-c", command + "wait"], local, host.home.path),
+        host.start(command + "wait", env=server.environment()),
+    ):
+        with start as session:
+            pictures = []
+            for each in (0, 1):
+                with Screen(f"{server.display}.{each}", server.authority) as screen:
+                    window = screen.find_window(f"screen{each}")
+                    wanted = seen[0][each] if seen else None
+                    pictures.append(screen.settled_picture(window, colours=2, wanted=wanted))
+                    screen.close_window(window)
+            seen.append(pictures)
+            done = host.wait(session)
+    assert seen[0] == seen[1]
+    assert seen[0][0] != seen[0][1]
+    done.require_flawless()
 
 
 def test_untrusted_clients_see_what_untrusted_clients_see(host: AgentHost) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from tests.support.agenthost import AgentHost
 from tests.support.link import Link
+from tests.support.plotting import parse_statistics
 from tests.support.processes import send_signal, wait_until
 from tests.support.xvfb import Xvfb
 
@@ -53,6 +54,21 @@ def test_normal_end(host: AgentHost) -> None:
     assert not os.path.exists(f"/proc/{agent}")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_statistics_are_told_at_the_end(host: AgentHost, number: signal.Signals) -> None:
+    """Whatever ends the session: of clients that are gone, and of those that are here."""
+    with host.start(f"{XCLIENT} l burst 500; {STAY}", "--stats") as session:
+        session.wait_for_output("in\n")
+        session.signal(number)
+        session.process.wait(10)
+        rows = parse_statistics(session.stderr)
+    assert rows[0]["requests"] > 500
+    assert rows[0]["at once"] > 0
+    assert len(rows) == 2, session.stderr
+    assert all(row["wrong"] == 0 for row in rows)
+    host.wait_until_clean()
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_xssh_is_killed(host: AgentHost, number: signal.Signals) -> None:
     with host.start(STAY) as session:
@@ -86,19 +102,24 @@ def cmdline(pid: int) -> bytes:
 
 
 def test_the_network_goes_away(host: AgentHost) -> None:
-    """First nothing arrives any more, then the connection is reset."""
+    """First nothing arrives any more, then the connection is reset: clients there lose theirs."""
+    said = host.server.home / "said"
+    said.unlink(missing_ok=True)
+    command = f"trap '' HUP; {XCLIENT} l stay 30 >said; echo status=$? >>said"
     link = Link((host.server.host, host.server.port), delay=0.001)
     try:
         options = ["-o", f"Port={link.port}", "-o", f"HostKeyAlias={host.server.known_hosts_name}"]
-        with host.start(STAY, *options) as session:
-            session.wait_for_output("in\n")
+        with host.start(command, *options) as session:
+            wait_until(lambda: said.exists() and said.read_text(), what="the client")
             link.delay = 1000.0
             time.sleep(0.3)
             assert session.runs
             link.stop()
             done = host.wait(session)
         assert done.status == 255
+        assert re.search("Connection (reset|closed)|closed by", done.stderr), done.stderr
         host.wait_until_clean()
+        assert re.fullmatch("in\n(closed|reset)\nright\nstatus=0\n", said.read_text())
     finally:
         if link._thread.is_alive():
             link.stop()

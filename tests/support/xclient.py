@@ -9,6 +9,7 @@ library only.
 """
 
 import os
+import random
 import socket
 import struct
 import sys
@@ -201,6 +202,37 @@ def images(client, count):
         data = client.expect(REPLY, client.send(73, 2, body))[32:]
         if data != picture:
             raise SystemExit(f"the image {number} is another")
+
+
+def garbage(client, count):
+    """Nonsense behind a setup, and in its place; each ends its own connection at most."""
+    order = {"<": "l", ">": "B"}[client.order]
+    for number in range(count):
+        dice = random.Random(number)
+        noise = bytes(dice.randrange(256) for _ in range(dice.choice((1, 4, 40, 4000, 40000))))
+        if number % 2:
+            speaker = Client(order)
+            # Lengths that make sense lead deeper than the first of them that makes none.
+            if number % 4 == 1:
+                noise = b"".join(
+                    client.pack("BBH", dice.choice((20, 43, 55, 72, 98, dice.randrange(256))), 0, 2)
+                    + noise[at : at + 4].ljust(4, b"\0")
+                    for at in range(0, min(len(noise), 4000), 4)
+                )
+            raw = speaker.socket
+        else:
+            raw = socket.create_connection(client.socket.getpeername()[:2])
+            noise = dice.choice((b"l\0", b"B\0", b"")) + noise
+        try:
+            raw.sendall(noise)
+            raw.shutdown(socket.SHUT_WR)
+            raw.settimeout(20)
+            while raw.recv(65536):
+                pass
+        except (ConnectionError, BrokenPipeError):
+            pass
+        raw.close()
+    client.sync()
 
 
 def stay(client, count):

@@ -117,6 +117,13 @@ class Xvfb:
         """Return what a client of this server has in its environment."""
         return {"DISPLAY": self.display, "XAUTHORITY": self.authority}
 
+    def write_untrusted_authority(self, path: Path) -> str:
+        """Write an Xauthority file with a cookie that makes clients untrusted; return its path."""
+        words = ["-q", "-f", str(path), "generate", self.display, ".", "untrusted", "timeout", "0"]
+        environment = {**os.environ, **self.environment()}
+        subprocess.run([need_tool("xauth"), *words], env=environment, check=True, timeout=30)
+        return str(path)
+
     def log(self) -> str:
         """Return what the server said so far."""
         return self._log.read_text(errors="replace")
