@@ -331,7 +331,7 @@ async def _run_session(run: _Run, x11: X11Run | None) -> int:
 
     await attendance.attend(start, linger)
     if forwarding is not None:
-        forwarding.tell_statistics(asked=invocation.stats)
+        await forwarding.tell_statistics(asked=invocation.stats)
     return _conclude(run, process, attendance, streams)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from xsshpy.console import Console
+from xsshpy.console import Console, LogLevel
 from xsshpy.errors import DisplayError, UsageError
 from xsshpy.settings import Invocation, Settings
 from xsshpy.values import dataclass
@@ -137,12 +137,14 @@ class X11Run:
         for words in error.evidence[-_EVIDENCE_LINES:]:
             self.console.debug(1, f"  {words}")
 
-    def tell_statistics(self, *, asked: bool) -> None:
+    async def tell_statistics(self, *, asked: bool) -> None:
         """Say what the clients did, where it was asked for; at -v what was answered wrongly."""
         if self.agent is None:
             return
         from xsshpy.x11.statistics import count_mispredictions, describe_clients
 
+        if asked or self.console.shows(LogLevel.DEBUG1):
+            await self.agent.count_open_clients()
         wrong = sum(count_mispredictions(counters) for _, counters in self.agent.counts)
         if self.agent.counts:
             self.console.debug(1, f"X11: {wrong} mispredictions")

@@ -68,6 +68,9 @@ COLLECTED_CLIENTS = 32
 OUTPUT_LIMIT = 1 << 20
 """What may wait for a client that doesn't read before its requests are left waiting (bytes)."""
 
+FAREWELL_TIMEOUT = 1.0
+"""How long the last words may take (seconds)."""
+
 PING_INTERVAL = 60.0
 """After so many seconds of silence the other end is asked for a sign of life."""
 
@@ -267,6 +270,7 @@ class Agent:
         elif kind is FrameKind.EXPIRED:
             self._expired = True
         elif kind is FrameKind.STOP:
+            self._tell_counters()
             self._stopped = True
 
     def _take_pool(self, frame: Frame) -> None:
@@ -522,10 +526,27 @@ class Agent:
         client.close_sent = True
         assert client.conversation is not None
         client.conversation.close()
+        self._link.queue(self._count(client))
+        self._link.queue(build_close(client.number))
+
+    def _tell_counters(self) -> None:
+        """Tell the counters of the clients that are still here; gives up after a moment."""
+        for client in self._clients.values():
+            if client.conversation is not None and not client.close_sent:
+                self._link.queue_control(self._count(client))
+        ready = select.poll()
+        ready.register(self._sink, select.POLLOUT)
+        deadline = time.monotonic() + FAREWELL_TIMEOUT
+        self._write_link()
+        while self._output and not self._stopped and time.monotonic() < deadline:
+            ready.poll(100)
+            self._write_link()
+
+    def _count(self, client: Client) -> Frame:
+        assert client.conversation is not None
         counters = client.conversation.counters.describe()
         counters["wire_from_client"] = self._link.wire_bytes(client.number)
-        self._link.queue(build_stats(client.number, counters))
-        self._link.queue(build_close(client.number))
+        return build_stats(client.number, counters)
 
     def _take_close(self, frame: Frame) -> None:
         client = self._clients.get(frame.client)

@@ -45,6 +45,9 @@ FIRST_HELLO_DEADLINE = 6.0
 READY_DEADLINE = 10.0
 """How long the agent may take from there until it is a display (seconds)."""
 
+STOP_DEADLINE = 1.0
+"""How long an agent that is to end may take for its last words (seconds)."""
+
 EARLY_LIMIT = 4 << 20
 """Most that the agent may send before the display was proved (bytes)."""
 
@@ -160,6 +163,7 @@ class AgentForwarding:
         self._is_told = False
         self._early = bytearray()
         self._closing = False
+        self._gone = asyncio.Event()
         self._expiry: asyncio.TimerHandle | None = None
 
     @property
@@ -296,6 +300,7 @@ class AgentForwarding:
 
     def connection_lost(self, ending: str) -> None:
         """Take the end of the channel: how the command ended; empty: the connection did."""
+        self._gone.set()
         if self._relay is None and self._beginning is not None:
             self._beginning.cancel()
         reason = f"the command {ending}" if ending else "the connection ended"
@@ -391,6 +396,15 @@ class AgentForwarding:
             await asyncio.wait({self._beginning})
         if self._relay is not None:
             await self._relay.wait_until_idle()
+
+    async def count_open_clients(self) -> None:
+        """Have the counters of clients that are still here, too; the agent ends with that."""
+        if self._relay is None or not self._relay.open_clients or self._gone.is_set():
+            return
+        self._closing = True
+        self._relay.stop()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._gone.wait(), STOP_DEADLINE)
 
     async def close(self) -> None:
         """End the agent and all its clients; keep what was learned."""

@@ -199,6 +199,11 @@ class AgentRelay:
         self._news.clear()
         self.tell([Record(Told.SETUP, 0, b"", b"")])
 
+    def stop(self) -> None:
+        """Ask the agent for the counters of all clients that are here, and to end."""
+        self._link.queue_control(Frame(FrameKind.STOP))
+        self._flush()
+
     def expire(self) -> None:
         """Let no more clients in."""
         self._link.queue_control(Frame(FrameKind.EXPIRED))
