@@ -5,20 +5,74 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
+
+from xsshpy import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xsshpy.settings import Invocation
 
 
 def main() -> None:
     """Run xssh and leave with its exit status; Ctrl-C at any moment ends without a traceback."""
     try:
         restore_locale()
-        from xsshpy.cli import main as run_command_line
-
         status = run_command_line()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
         status = 130
     sys.exit(status)
+
+
+def run_command_line() -> int:
+    """Do what the process's own arguments say and return the exit status."""
+    from xsshpy.errors import EXIT_FAILURE, XsshError
+
+    try:
+        invocation = parse_command_line(sys.argv[1:])
+        if invocation is None:
+            return 0
+        if invocation.doctor:
+            from xsshpy.doctor.visit import visit
+
+            return visit(invocation, os.environ)
+        from xsshpy.start import start  # nothing slow is loaded before it is needed
+
+        return start(invocation, os.environ)
+    except XsshError as error:
+        sys.stderr.write(error.render() + "\n")
+        return error.status
+    except Exception as error:
+        # What is raised within the run is told there; this is the event loop's own failure.
+        sys.stderr.write(f"xssh: internal error: {type(error).__name__}: {error}\n")
+    return EXIT_FAILURE
+
+
+def parse_command_line(arguments: Sequence[str]) -> Invocation | None:
+    """Return what the user asked for, or None where the answer has been printed.
+
+    Raises UsageError with the whole text to show.
+    """
+    from xsshpy.arguments import (
+        BACKEND_VARIABLE,
+        read_invocation,
+        read_long_options,
+        split_ssh_arguments,
+    )
+
+    words = split_ssh_arguments(arguments)
+    options = read_long_options(words.long_options, os.environ)
+    if options is not None:
+        return read_invocation(words, options)
+    if words.long_options == ["--version"] and not os.environ.get(BACKEND_VARIABLE):
+        sys.stdout.write(f"xssh {__version__}\n")
+        return None
+    from xsshpy.cli import ask_click  # it takes 30 ms to import
+
+    return ask_click(words)
 
 
 def restore_locale() -> None:

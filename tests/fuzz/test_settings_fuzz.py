@@ -7,8 +7,8 @@ import contextlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xsshpy.cli import SSH_FLAGS, SSH_VALUES, UNSUPPORTED, UsageFailure, split_ssh_arguments
-from xsshpy.errors import SettingsError
+from xsshpy.arguments import SSH_FLAGS, SSH_VALUES, UNSUPPORTED, split_ssh_arguments
+from xsshpy.errors import SettingsError, UsageError
 from xsshpy.settings import Settings, parse_keywords, parse_settings
 
 KEYWORDS = st.sampled_from(
@@ -59,8 +59,8 @@ WORDS = st.one_of(
 def test_arguments_are_split_without_loss(arguments: list[str]) -> None:
     try:
         words = split_ssh_arguments(arguments)
-    except UsageFailure as error:
-        assert "\n" not in error.format_message() or any("\n" in word for word in arguments)
+    except UsageError as error:
+        assert "\n" not in error.message or any("\n" in word for word in arguments)
         return
     assert all(
         (letter in SSH_FLAGS and value is None) or (letter in SSH_VALUES and value is not None)

@@ -29,7 +29,7 @@ SINGLE_SESSIONS = 40
 LOOP = """
 import gc, os, sys, threading
 sys.path.insert(0, {root!r})
-from xsshpy.cli import parse_command_line
+from xsshpy.__main__ import parse_command_line
 from xsshpy.run import run
 
 def look():

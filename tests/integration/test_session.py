@@ -118,7 +118,7 @@ def test_answers_without_a_connection_load_nothing_slow(
     argv = [start[0], "-X", "importtime", *start[1:], *words]
     done = run(argv, env=client_environment)
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line}
-    assert "xsshpy.cli" in loaded
+    assert "xsshpy.arguments" in loaded
     assert not loaded & {"asyncssh", "cryptography", "asyncio", "Xlib", "ssl"}
 
 

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xsshpy.cli import SSH_FLAGS, SSH_VALUES, UNSUPPORTED, parse_command_line
+from xsshpy.__main__ import parse_command_line
+from xsshpy.arguments import (
+    LONG_OPTIONS_WITH_VALUE,
+    SSH_FLAGS,
+    SSH_VALUES,
+    UNSUPPORTED,
+    split_ssh_arguments,
+)
+from xsshpy.cli import ask_click, command_line
 from xsshpy.errors import UsageError
 from xsshpy.settings import Invocation
 
@@ -162,3 +173,59 @@ def test_odd_options_never_raise_anything_else(words: list[str]) -> None:
         parse_command_line(words)
     except UsageError as error:
         assert error.render()
+
+
+@pytest.mark.parametrize("backend", [None, "", "Agg", "no such"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["h"],
+        ["--stats", "h"],
+        ["--x11=Agent", "h"],
+        ["--x11", "off", "--backend", "none", "h", "a"],
+        ["--x11", "sideways", "h"],
+        ["--x11=", "h"],
+        ["--x11=a", "--x11=off", "h"],
+        ["--backend=a b", "h"],
+        ["--backend=", "h"],
+        ["--backend", "--stats", "h"],
+        ["--script", "f", "--python=p", "h", "-x"],
+        ["--script=", "h"],
+        ["--python", "p", "h"],
+        ["--stats=yes", "h"],
+        ["--sta", "h"],
+        ["--nothing", "h"],
+        ["--script"],
+        ["--stats"],
+        ["--version", "h"],
+        ["--doctor"],
+        ["--doctor", "--json", "h"],
+        ["--json", "h"],
+    ],
+)
+def test_click_and_the_quick_way_read_the_same(
+    words: list[str],
+    backend: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if backend is not None:
+        monkeypatch.setenv("XSSH_BACKEND", backend)
+
+    def answer(read: Callable[[list[str]], Invocation | None]) -> object:
+        try:
+            return read(words), capsys.readouterr()
+        except UsageError as error:
+            return error.render()
+
+    assert answer(parse_command_line) == answer(lambda w: ask_click(split_ssh_arguments(w)))
+
+
+def test_the_quick_way_knows_clicks_options() -> None:
+    named = {
+        name
+        for parameter in command_line.params
+        if isinstance(parameter, click.Option) and not parameter.is_flag
+        for name in parameter.opts
+    }
+    assert set(LONG_OPTIONS_WITH_VALUE) == named

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 from xsshpy.doctor.findings import Finding, Opinion, Verdict, broken
 from xsshpy.errors import XsshError
+from xsshpy.values import dataclass
 
 DEADLINE = 10.0
 """How long a check may take unless it says otherwise (seconds)."""

@@ -7,8 +7,9 @@ Pure values. A check looks at one thing and gives an :class:`Opinion`; the exami
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
+
+from xsshpy.values import dataclass
 
 
 class Verdict(Enum):

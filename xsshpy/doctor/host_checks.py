@@ -12,7 +12,6 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xsshpy.console import Console, LogLevel
@@ -22,6 +21,7 @@ from xsshpy.errors import HostKeyError, XsshError
 from xsshpy.resolver import Address, resolve
 from xsshpy.settings import Invocation, Settings
 from xsshpy.ssh.resolve import resolve_settings
+from xsshpy.values import dataclass, field
 
 if TYPE_CHECKING:
     from xsshpy.ssh.connect import Session

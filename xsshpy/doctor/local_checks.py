@@ -12,13 +12,13 @@ import shutil
 import socket
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from xsshpy.doctor.examination import Check, describe_error
 from xsshpy.doctor.findings import Opinion, broken, warning, well
 from xsshpy.doctor.machine import OPENSSH_CLIENT, XWAYLAND, Machine, describe_install
 from xsshpy.errors import DisplayError
 from xsshpy.openssh import find_openssh, openssh_environment
+from xsshpy.values import dataclass
 from xsshpy.x11.authority import FoundCookie, find_authority_files, find_cookie
 from xsshpy.x11.display import Display, open_display, parse_display, resolve_addresses
 from xsshpy.x11.verify import DisplayProbe, Verdict

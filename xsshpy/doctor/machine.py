@@ -9,7 +9,8 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from xsshpy.values import dataclass
 
 _RELEASE_FILES = ("etc/os-release", "usr/lib/os-release")
 _XQUARTZ = ("Applications/Utilities/XQuartz.app", "opt/X11/bin/Xquartz")

@@ -12,8 +12,9 @@ import base64
 import json
 import re
 import zlib
-from dataclasses import dataclass
 from importlib import resources
+
+from xsshpy.values import dataclass
 
 _PREFIX = "xssh-doctor"
 _MOST_ANSWERS = 500

@@ -8,7 +8,6 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from xsshpy.doctor.examination import Check
 from xsshpy.doctor.findings import Opinion, broken, warning, well
@@ -17,6 +16,7 @@ from xsshpy.doctor.probes import python_command, read_object, read_program
 from xsshpy.doctor.server_checks import ServerSide
 from xsshpy.doctor.sight import see_window
 from xsshpy.ssh.environment import BACKEND_VARIABLE, decide_backend, wrap_command
+from xsshpy.values import dataclass, field
 
 FACTS_DEADLINE = 60.0
 """Importing matplotlib from a cold network drive takes its time (seconds)."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xsshpy.doctor.examination import Check
@@ -17,6 +16,7 @@ from xsshpy.doctor.host_checks import HostSide
 from xsshpy.doctor.machine import XAUTH, describe_install, read_family
 from xsshpy.doctor.probes import Answers, display_command, read_answers, surroundings_command
 from xsshpy.ssh.environment import BACKEND_VARIABLE, DEFAULT_BACKEND
+from xsshpy.values import dataclass, field
 from xsshpy.x11_ways import Way, X11Run, choose_way, prepare_x11
 
 if TYPE_CHECKING:

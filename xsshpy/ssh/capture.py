@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from asyncssh.constants import EXTENDED_DATA_STDERR
 from asyncssh.packet import String
@@ -11,6 +10,7 @@ from asyncssh.packet import String
 from xsshpy.console import Console
 from xsshpy.ssh.connection import ClientConnection
 from xsshpy.ssh.session import Grants, RemoteProcess, SessionPlan, start_process
+from xsshpy.values import dataclass
 
 LIMIT = 1 << 20
 """Most output that is kept, stdout and stderr together (bytes); what says more is ended."""
