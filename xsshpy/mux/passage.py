@@ -24,8 +24,8 @@ from xsshpy.mux.messages import (
     Reply,
     SessionOpened,
 )
-from xsshpy.mux.passenger import KeptFlags, Passenger, Signals
-from xsshpy.mux.sockets import send_descriptors
+from xsshpy.mux.passenger import KeptFlags, Passenger, Signals, listen_until_end
+from xsshpy.mux.sockets import is_listening, send_descriptors
 from xsshpy.mux.task import MuxTask, refuse, shown
 from xsshpy.streams import STDERR, STDIN, STDOUT, Streams, decide_streams
 from xsshpy.terminal.tty import RawTerminal
@@ -61,6 +61,10 @@ def run_session(task: MuxTask, conversation: Conversation) -> int | None:
             if streams.raw and not task.settings.fork_after_authentication:
                 passenger.enter_raw_mode()
             status = passenger.wait(signals)
+        # A remote program that a signal ended has no status either, and ssh says nothing.
+        was_cut = not passenger.has_status and not signals.killed
+        if was_cut and not is_listening(task.control.path):
+            task.console.error("xssh: the connection that this session shared has ended")
     except MuxProtocolError as error:
         refuse(f"{_SESSION}: {error}")
     finally:
@@ -100,7 +104,8 @@ def run_stdio_forward(task: MuxTask, conversation: Conversation) -> int | None:
     task.console.debug(1, f"{_STDIO}: master session id: {reply.session}")
     try:
         with Signals(pid) as signals:
-            Passenger(conversation, task.console, reply.session, RawTerminal(STDIN)).wait(signals)
+            for said in listen_until_end(conversation, signals):
+                refuse(f"{_STDIO}: master returned unexpected message {type(said).__name__}")
     except MuxProtocolError as error:
         refuse(f"{_STDIO}: {error}")
     finally:

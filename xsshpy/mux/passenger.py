@@ -12,6 +12,7 @@ import contextlib
 import os
 import select
 import signal
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 
 from xsshpy.console import Console
@@ -91,6 +92,23 @@ class Signals:
             os.read(self.wakeup, 4096)
 
 
+def listen_until_end(conversation: Conversation, signals: Signals) -> Iterator[Reply]:
+    """Yield what the master says until it hangs up or a signal has come.
+
+    Raises MuxProtocolError.
+    """
+    poller = select.poll()
+    poller.register(conversation.socket, select.POLLIN)
+    poller.register(signals.wakeup, select.POLLIN)
+    while not signals.killed:
+        poller.poll()
+        signals.drain()
+        replies = conversation.read_available()
+        if replies is None:
+            return
+        yield from replies
+
+
 class Passenger:
     """One session in the master's hands. ``session`` is its number there."""
 
@@ -103,22 +121,18 @@ class Passenger:
         self._terminal = terminal
         self._status: int | None = None
 
+    @property
+    def has_status(self) -> bool:
+        """Whether the master said how the session ended."""
+        return self._status is not None
+
     def wait(self, signals: Signals) -> int:
         """Return the exit status, when the master hangs up or a signal has come.
 
         Raises MuxProtocolError and SessionError for what no master says.
         """
-        poller = select.poll()
-        poller.register(self._conversation.socket, select.POLLIN)
-        poller.register(signals.wakeup, select.POLLIN)
-        while not signals.killed:
-            poller.poll()
-            signals.drain()
-            replies = self._conversation.read_available()
-            if replies is None:
-                break
-            for reply in replies:
-                self._take(reply)
+        for reply in listen_until_end(self._conversation, signals):
+            self._take(reply)
         return self._conclude(signals.killed)
 
     def _take(self, reply: Reply) -> None:
@@ -161,7 +175,6 @@ class Passenger:
             return EXIT_FAILURE
         if self._status is None:
             self._console.debug(2, "Control master terminated unexpectedly")
-            self._console.error("xssh: the connection that this session shared has ended")
             return EXIT_FAILURE
         self._console.debug(2, f"Received exit status from master {self._status}")
         return self._status

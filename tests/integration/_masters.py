@@ -1,0 +1,96 @@
+"""A server with a master of ssh's in front of it, and both programs as its passengers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.integration._pairs import PROGRAMS, describe_difference, plain
+from tests.support.clients import ClientHome
+from tests.support.processes import Completed, end_popen, run, wait_until
+from tests.support.sshd import KeyRing, ServerOptions, SshServer
+
+
+class Harbour:
+    """A folder, a server and a HOME that knows it as ``server``; ``path`` is where sockets go."""
+
+    def __init__(self, keys: KeyRing, **options: object) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="xm-", dir="/tmp"))
+        for name in ("home", "run", "tmp", "c"):
+            (self.folder / name).mkdir(mode=0o700)
+        self.home = ClientHome(*(self.folder / name for name in ("home", "run", "tmp")))
+        options.setdefault("shell", "/bin/bash")
+        self.server = SshServer(self.folder / "sshd", keys, ServerOptions(**options))  # type: ignore[arg-type]
+        self.home.add(self.server, extra="ForwardX11 no")
+        self.path = str(self.folder / "c" / "m")
+        self._masters: list[subprocess.Popen[bytes]] = []
+
+    def argv(self, program: str, words: Sequence[str], path: str = "") -> list[str]:
+        """Return the argv of ssh or xssh that shares the connection at ``path``."""
+        return [*PROGRAMS[program], *self.home.arguments, "-S", path or self.path, *words]
+
+    def open_master(self, *words: str, path: str = "", **variables: str) -> subprocess.Popen[bytes]:
+        """Start a master of ssh's and wait until it listens."""
+        path = path or self.path
+        process = subprocess.Popen(
+            self.argv("ssh", ["-M", "-N", *words, "server"], path),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=self.home.environment(**variables),
+            start_new_session=True,
+        )
+        self._masters.append(process)
+        wait_until(lambda: os.path.exists(path), what="the master")
+        return process
+
+    def run(
+        self,
+        program: str,
+        *words: str,
+        path: str = "",
+        stdin: bytes | None = b"",
+        timeout: float = 30.0,
+        **variables: str,
+    ) -> Completed:
+        """Run one of the two through the master."""
+        return plain(
+            run(
+                self.argv(program, words, path),
+                stdin=stdin,
+                env=self.home.environment(**variables),
+                timeout=timeout,
+            )
+        )
+
+    def both(
+        self, *words: str, path: str = "", stdin: bytes | None = b"", **variables: str
+    ) -> Completed:
+        """Run both, want the same status, output and messages, and return them."""
+        expected = self.run("ssh", *words, path=path, stdin=stdin, **variables)
+        found = self.run("xssh", *words, path=path, stdin=stdin, **variables)
+        assert found == expected, describe_difference(found, expected)
+        return found
+
+    def close(self) -> None:
+        """End everything."""
+        for process in self._masters:
+            end_popen(process)
+            if process.stderr is not None:
+                process.stderr.close()
+        self.server.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def harbour(keys: KeyRing, **options: object) -> Iterator[Harbour]:
+    """Open a harbour for a while."""
+    place = Harbour(keys, **options)
+    try:
+        yield place
+    finally:
+        place.close()
