@@ -48,6 +48,7 @@ GATHERED = 4 << 20
 
 FOCUS_IN = 9
 FOCUS_OUT = 10
+PROPERTY_NOTIFY = 28
 MAPPING_NOTIFY = 34
 XKB_STATE_EVENTS = frozenset((2, 4, 5, 8))
 """XKEYBOARD events that leave the keyboard's description as it is: state, indicators, bell."""
@@ -75,7 +76,7 @@ _NOTES = 32
 class _Pending:
     """A request whose reply has not come from the server."""
 
-    __slots__ = ("answered", "generation", "opcode", "opinion", "sequence")
+    __slots__ = ("answered", "begun", "generation", "opcode", "opinion", "sequence")
 
     def __init__(self, sequence: int, opcode: int, opinion: Opinion, generation: int) -> None:
         self.sequence = sequence
@@ -83,6 +84,7 @@ class _Pending:
         self.opinion = opinion
         self.generation = generation
         self.answered = False
+        self.begun = False  # a reply came, and more may follow
 
 
 class _Expected:
@@ -313,7 +315,7 @@ class Conversation:
             raise ProtocolError("a reply that no request can have")
         self._server.sequence = pending.sequence
         self._confirm(pending.sequence)
-        if pending.opinion.replies is not Replies.MANY or not message.data[1]:
+        if not self._may_have_more(pending, message):
             self._remove_first()
         self._learn(pending, message)
         if pending.answered:
@@ -322,15 +324,27 @@ class Conversation:
         reply = message.data
         if pending.opinion.alters is not None:
             reply = pending.opinion.alters(reply)
-        if self._pending and self._pending[0] is pending:
-            self._send_long(reply, message, pending.sequence)  # more follow to the same request
+        more = bool(self._pending) and self._pending[0] is pending
+        if not pending.begun and not (more and pending.opinion.replies is Replies.MANY):
+            self._note_reply(pending, reply)
+            self.counters.replies += 1
+            self._count_wait(pending)
+        if more:
+            pending.begun = pending.opinion.replies is Replies.UNKNOWN
+            self._send_long(reply, message, pending.sequence)
             return
         self._unanswered.popleft()
-        self._note_reply(pending, reply)
-        self.counters.replies += 1
-        self._count_wait(pending)
         self._send_long(reply, message, pending.sequence)
         self._answer()
+
+    def _may_have_more(self, pending: _Pending, message: Message) -> bool:
+        """Tell whether another reply to the same request may follow.
+
+        Nobody knows of an unknown one, until the server is past it; RECORD's come without end.
+        """
+        if pending.opinion.replies is Replies.MANY:
+            return bool(message.data[1])
+        return pending.opinion.replies is Replies.UNKNOWN
 
     def _send_long(self, data: bytes, message: Message, sequence: int) -> None:
         """Send the beginning of a message; nothing may come between it and the rest."""
@@ -410,7 +424,9 @@ class Conversation:
             else:
                 key = key[:1] + b"\0" + key[2:]
         known = key in self.facts.replies
-        self.facts.learn(key, fact, reply)
+        # Anybody may make an atom that is absent, and only what the other end asked is renewed.
+        if fact is not FactClass.ABSENT:
+            self.facts.learn(key, fact, reply)
         if not known:
             self._tell(Record(Told.REPLY, fact.value, key, b""))
 
@@ -510,6 +526,11 @@ class Conversation:
             self.facts.forget(FactClass.KEYBOARD)
         elif self._is_screen_change(code):
             self.facts.forget(FactClass.SCREENS)
+        elif code == PROPERTY_NOTIFY:
+            # Who hears of it must not read the old value, and news of the new one may come later.
+            root, atom = struct.unpack_from(self._order + "II", message.data, 4)
+            if root in self.facts.screens:
+                self.facts.roots.tell(root, atom, None)
         if code == KEYMAP_NOTIFY:
             self._for_client.append(message.data)
         else:

@@ -170,6 +170,8 @@ class FallibleRequests:
         if name == b"SHAPE" and request.data[1] in SHAPES:
             return second not in self._resources.windows
         if name == b"RENDER" and request.data[1] in OF_PICTURES:
+            if first in self._resources.pictures and not self._resources.find_picture(first):
+                return True  # its window is gone
             return not (self._resources.is_own(first) or self._resources.is_own(second))
         if request_of == (b"XFIXES", 23):
             return not self._resources.is_own(first)

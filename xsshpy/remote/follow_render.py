@@ -107,7 +107,8 @@ class RenderFollower:
         if len(data) != request.size or len(data) < 12:
             return RISKY
         identifier, mask = struct.unpack_from(self._order + "II", data, 4)
-        return identifier in self._resources.pictures and self._are_small(data, 12, mask)
+        known = self._resources.find_picture(identifier) is not None
+        return known and self._are_small(data, 12, mask)
 
     def _set_clip_rectangles(self, request: Request) -> bool:
         picture = self._picture_at(request, 4)
@@ -115,7 +116,9 @@ class RenderFollower:
         return right and picture is not None and picture.drawable is not None
 
     def _free_picture(self, request: Request) -> bool:
-        return take_away(self._resources, self._resources.pictures, self._order, request)
+        there = self._picture_at(request, 4) is not None
+        freed = take_away(self._resources, self._resources.pictures, self._order, request)
+        return there and freed
 
     def _create_solid_fill(self, request: Request) -> bool:
         if len(request.data) != 16:
@@ -130,7 +133,7 @@ class RenderFollower:
         if len(request.data) < position + 4:
             return None
         identifier = struct.unpack_from(self._order + "I", request.data, position)[0]
-        return self._resources.pictures.get(identifier)
+        return self._resources.find_picture(identifier)
 
     # -- drawing --
 

@@ -52,6 +52,9 @@ PUT_IMAGE = 72
 FIRST_DRAWING = 61
 """From here on the effect of most requests is no matter for whether they may fail."""
 
+REPARENT_WINDOW = 7
+CONFIGURE_WINDOW = 12
+
 BAD_WINDOW = 3
 BAD_DRAWABLE = 9
 DESTROY_NOTIFY = 17
@@ -168,7 +171,8 @@ class Predictor:
             return
         self._risky_sequence = self._fallible_sequence = self._last
         foreign = not self.resources.is_own(self._int.unpack_from(error, 4)[0])
-        if not (foreign and code in (BAD_WINDOW, BAD_DRAWABLE)):
+        followed = opcode in (CONFIGURE_WINDOW, REPARENT_WINDOW)  # own windows, named with others
+        if followed or not (foreign and code in (BAD_WINDOW, BAD_DRAWABLE)):
             self.follower.distrust(opcode)
 
     def take_event(self, sequence: int, code: int, event: bytes) -> None:

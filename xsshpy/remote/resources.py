@@ -299,6 +299,14 @@ class Resources:
         """Return a window or pixmap of this client."""
         return self.pixmaps.get(identifier) or self.windows.get(identifier)
 
+    def find_picture(self, identifier: int) -> Optional[Picture]:
+        """Return a picture of this client; it outlives its pixmap, but not its window."""
+        picture = self.pictures.get(identifier)
+        drawable = None if picture is None else picture.drawable
+        if not isinstance(drawable, Window):
+            return picture
+        return picture if self.windows.get(drawable.identifier) is drawable else None
+
     def is_own(self, identifier: int) -> bool:
         """Tell whether an id lies in the client's range."""
         return identifier & ~self._mask == self._base

@@ -338,8 +338,15 @@ class ServerWatch(asyncio.Protocol):
                 records += await self._ask_absent()
             for screen in self._screens:
                 records += await self._ask_attributes(screen)
+            # What has changed again is asked for again; the value that came may be older than
+            # what clients have heard of.
+            records = [record for record in records if record.key[:8] not in self._changed()]
             if records:
                 self._news(records)
+
+    def _changed(self) -> set[bytes]:
+        """Return the properties that changed since they were asked for: the records' keys."""
+        return {struct.pack(">II", root, atom) for root, atom in self._dirty}
 
     async def _ask_absent(self) -> list[Record]:
         answers = [await self._answer(each) for each in self._asked.pop(FactClass.ABSENT, [])]
