@@ -128,6 +128,7 @@ class Conversation:
         self._last_seen = 0
         self._trip_end = 0
         self._early_sync = 0
+        self._risky_told = 0
         self._answers_size = 0
         self._passing = 0  # bytes of a long message that the client still gets
         self._expected: Optional[_Expected] = None
@@ -136,6 +137,16 @@ class Conversation:
     def may_read(self) -> bool:
         """Whether more may be read from the client now."""
         return self._predictor is not None and len(self._pending) < PENDING_FULL
+
+    def brings_news(self) -> bool:
+        """Tell whether the client may be waiting for what its latest requests bring.
+
+        It is not while all its questions are answered and nothing new can cause an event.
+        """
+        risky = self._predictor.risky_sequence if self._predictor is not None else 0
+        news = bool(self._unanswered) or risky > self._risky_told
+        self._risky_told = risky
+        return news
 
     def close(self) -> None:
         """The client is gone."""

@@ -36,6 +36,9 @@ LITTLE = 4096
 CLIENT_CEILING = 64 << 20
 """What one client may have under way at most, however fast everything seems (bytes)."""
 
+FEW = 32
+"""Control frames that are little to send."""
+
 CREDIT_STEP = 64 * 1024
 """What a client's data adds up to before it is confirmed (bytes)."""
 
@@ -160,6 +163,13 @@ class Link:
         """Tell whether nothing of this client waits to be sent."""
         stream = self._streams.get(client)
         return stream is None or not stream.items
+
+    @property
+    def has_little(self) -> bool:
+        """Tell whether no more than a few small requests wait to be sent."""
+        if len(self._control) > FEW:
+            return False
+        return not self._turn or sum(self._streams[one].queued for one in self._turn) <= LITTLE
 
     def take(self) -> List[Buffer]:
         """Return what is to be written now, in order; nothing where the link has had its share."""

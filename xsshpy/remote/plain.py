@@ -24,6 +24,10 @@ class PlainConversation:
         self._for_client: List[bytes] = []
         self.may_read = True
 
+    def brings_news(self) -> bool:
+        """Tell whether the client may be waiting for something."""
+        return True
+
     def close(self) -> None:
         """The client is gone."""
 

@@ -116,7 +116,8 @@ class Predictor:
         self._int = struct.Struct(self._order + "I")
         self._short = struct.Struct(self._order + "H")
         self._fallible = FallibleRequests(facts, self.resources)
-        self._risky_sequence = 0
+        self.risky_sequence = 0
+        """The last request that may fail, or cause an event."""
         self._fallible_sequence = 0
         self._confirmed = 0
         self._conclusions = Conclusions(self._order, self.follower.windows, self.resources)
@@ -169,7 +170,7 @@ class Predictor:
         opcode, code = error[10], error[1]
         if core_replies(opcode) is Replies.ONE:
             return
-        self._risky_sequence = self._fallible_sequence = self._last
+        self.risky_sequence = self._fallible_sequence = self._last
         foreign = not self.resources.is_own(self._int.unpack_from(error, 4)[0])
         followed = opcode in (CONFIGURE_WINDOW, REPARENT_WINDOW)  # own windows, named with others
         if followed or not (foreign and code in (BAD_WINDOW, BAD_DRAWABLE)):
@@ -208,7 +209,7 @@ class Predictor:
             moves_focus = request.opcode in MOVES_FOCUS and self._may_move_focus(request)
         opinion = self._consider(request)
         if not opinion.safe:
-            self._risky_sequence = request.sequence
+            self.risky_sequence = request.sequence
             if moves_focus:
                 self.focus_sequence = request.sequence
                 self.facts.focus = None
@@ -532,5 +533,5 @@ class Predictor:
         answer = self.facts.focus
         if answer is None or self._grabbed or not self._may(PredictionClass.SYNC):
             return WAITS_SAFE
-        after = self._risky_sequence if self._risky_sequence > self._confirmed else 0
+        after = self.risky_sequence if self.risky_sequence > self._confirmed else 0
         return Opinion(Replies.ONE, True, answer, PredictionClass.SYNC, after=after)

@@ -65,6 +65,14 @@ FACTS_TIMEOUT = 3.0
 COLLECTED_CLIENTS = 32
 """After so many what they left is collected: it is little in number, and a lot in bytes."""
 
+HOLD = 0.001
+"""How long requests may be held together that nobody waits for the effect of (seconds).
+
+A start asks hundreds of questions, one after another, that are answered here."""
+
+LITTLE_READ = 4096
+"""What arrives beyond this is acknowledged at once (bytes)."""
+
 OUTPUT_LIMIT = 1 << 20
 """What may wait for a client that doesn't read before its requests are left waiting (bytes)."""
 
@@ -146,6 +154,9 @@ class Agent:
         self._stopped = False
         self._sink_events = 0
         self._heard = time.monotonic()
+        self._fresh = False  # something was queued since the link was written to
+        self._urgent = False
+        self._held_since: Optional[float] = None
 
     # -- the loop --
 
@@ -157,12 +168,27 @@ class Agent:
             self._poll.register(descriptor, select.POLLIN)
         self._poll.register(self._sink, 0)
         while not self._stopped:
-            self._write_link()
+            if not self._holds():
+                self._write_link()
+            self._arrange()
             for descriptor, event in self._poll.poll(self._patience()):
                 self._serve(descriptor, event)
             self._look_at_time()
         for client in list(self._clients.values()):
             self._drop_socket(client)
+
+    def _holds(self) -> bool:
+        """Tell whether what is to be sent may wait for more of it."""
+        fresh, urgent = self._fresh, self._urgent
+        if fresh and not urgent and not self._output and self._link.has_little:
+            now = time.monotonic()
+            if self._held_since is None:
+                self._held_since = now
+            if now - self._held_since < HOLD:
+                return True
+        self._fresh = self._urgent = False
+        self._held_since = None
+        return False
 
     def _serve(self, descriptor: int, event: int) -> None:
         if descriptor == self._source:
@@ -179,6 +205,8 @@ class Agent:
 
     def _patience(self) -> int:
         """Return how long nothing needs to be done (milliseconds)."""
+        if self._held_since is not None:
+            return 1
         now = time.monotonic()
         times = [client.deadline for client in self._clients.values() if client.deadline]
         times.append(self._heard + PING_INTERVAL)
@@ -192,6 +220,7 @@ class Agent:
         if now - self._heard >= PING_INTERVAL:
             self._heard = now
             self._link.queue_control(build_ping(b""))
+            self._urgent = True
 
     def _lose_patience(self, client: Client) -> None:
         client.deadline = None
@@ -215,11 +244,14 @@ class Agent:
             self._stopped = True
             return
         self._heard = time.monotonic()
+        self._fresh = True
+        if len(data) > LITTLE_READ:
+            self._urgent = True
         for frame in self._link.receive_data(data):
             self._take_frame(frame)
 
     def _write_link(self) -> None:
-        """Write what the link may have; ask to be woken where it takes no more."""
+        """Write what the link may have."""
         while True:
             if not self._output:
                 self._output.extend(memoryview(each) for each in self._link.take())
@@ -239,6 +271,9 @@ class Agent:
                     break
                 written -= len(first)
                 self._output.popleft()
+
+    def _arrange(self) -> None:
+        """Ask to be woken for what can be done now; forget who is gone."""
         events = select.POLLOUT if self._output else 0
         if events != self._sink_events:
             self._sink_events = events
@@ -353,6 +388,7 @@ class Agent:
         client.welcomed = True
         plain = SetupRequest(setup.order, setup.major, setup.minor, NO_AUTHORIZATION)
         self._link.open_stream(client.number)
+        self._urgent = True
         self._link.queue(build_open(client.number, slot, build_setup_request(plain)))
         if slot is not None:
             self._take_from_server(client, answer, credited=False)
@@ -363,6 +399,7 @@ class Agent:
             client.output.append(build_setup_failed(order, reason))
             self._write_client(client)
         self._link.queue_control(build_note(reason.decode("ascii").strip()))
+        self._urgent = True
         self._drop_socket(client)
         self._forget(client)
 
@@ -412,7 +449,11 @@ class Agent:
             receive(data)
         except ProtocolError as error:
             failure = str(error)
-        self._send_pieces(client, conversation.take_for_server())
+        pieces = conversation.take_for_server()
+        self._fresh = True
+        if conversation.brings_news() or failure is not None:
+            self._urgent = True
+        self._send_pieces(client, pieces)
         output = conversation.take_for_client()
         if output:
             client.answered = True
@@ -508,6 +549,7 @@ class Agent:
     def _end(self, client: Client) -> None:
         """The client sends nothing more; the server may still answer."""
         client.ended = True
+        self._urgent = True
         if client.welcomed and not client.close_sent:
             self._link.queue(Frame(FrameKind.EOF, client.number))
         else:
@@ -524,6 +566,7 @@ class Agent:
         if client.close_sent:
             return
         client.close_sent = True
+        self._urgent = True
         assert client.conversation is not None
         client.conversation.close()
         self._link.queue(self._count(client))
