@@ -52,6 +52,9 @@ FRAME_SIZE = 7
 CONTROL_LIMIT = 4096
 """Most control frames that may wait; a peer that reads none of them is no peer."""
 
+NOTES_LIMIT = 64
+"""So many control frames may wait for notes to be taken: strangers can cause any number of them."""
+
 Encoder = Callable[[int, bytes], Frame]
 """Makes the frame of a client's image, at the moment when it is sent."""
 
@@ -126,6 +129,11 @@ class Link:
         if len(self._control) >= CONTROL_LIMIT:
             raise LinkError("the other end reads nothing")
         self._control.append(frame)
+
+    def queue_note(self, frame: Frame) -> None:
+        """Queue a control frame that may as well be lost: while many wait, it is."""
+        if len(self._control) < NOTES_LIMIT:
+            self._control.append(frame)
 
     def queue(self, frame: Frame) -> None:
         """Queue a frame of one client behind those that it has already."""

@@ -10,6 +10,7 @@ and no buffer without a limit. Python 3.6 and later, standard library only.
 Follows the X Window System Protocol, version 11, §8 (connection setup).
 """
 
+import errno
 import gc
 import hmac
 import os
@@ -55,6 +56,11 @@ CLIENT_LIMIT = 256
 
 REFUSED_LIMIT = 32
 """How many more are heard out, to be told why they are refused."""
+
+REST = 0.5
+"""How long no client is let in where there is no descriptor left for it (seconds)."""
+
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 SETUP_TIMEOUT = 30.0
 """How long a client may take to say who it is (seconds)."""
@@ -150,6 +156,7 @@ class Agent:
         self._primed = False
         self._waiting: List[Client] = []
         self._expired = False
+        self._rest_until: Optional[float] = None
         self._gone = 0
         self._stopped = False
         self._sink_events = 0
@@ -209,7 +216,7 @@ class Agent:
             return 1
         now = time.monotonic()
         times = [client.deadline for client in self._clients.values() if client.deadline]
-        times.append(self._heard + PING_INTERVAL)
+        times.append(self._rest_until or self._heard + PING_INTERVAL)
         return max(0, int((min(times) - now) * 1000) + 1)
 
     def _look_at_time(self) -> None:
@@ -217,6 +224,9 @@ class Agent:
         for client in list(self._clients.values()):
             if client.deadline is not None and now >= client.deadline:
                 self._lose_patience(client)
+        if self._rest_until is not None and now >= self._rest_until:
+            self._rest_until = None
+            self._listen(select.POLLIN)
         if now - self._heard >= PING_INTERVAL:
             self._heard = now
             self._link.queue_control(build_ping(b""))
@@ -333,10 +343,13 @@ class Agent:
     def _accept(self, listening: socket.socket) -> None:
         try:
             sock, _ = listening.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                self._rest_until = time.monotonic() + REST
+                self._listen(0)
             return
         places = CLIENT_LIMIT + REFUSED_LIMIT
-        if len(self._clients) >= places:
+        if len(self._clients) >= places and not self._drop_stranger():
             sock.close()
             return
         sock.setblocking(False)
@@ -347,6 +360,22 @@ class Agent:
         self._by_descriptor[sock.fileno()] = client
         client.events = select.POLLIN
         self._poll.register(sock.fileno(), client.events)
+
+    def _listen(self, events: int) -> None:
+        for descriptor in self._listening:
+            self._poll.modify(descriptor, events)
+
+    def _drop_stranger(self) -> bool:
+        """Drop the one who says for longest not who it is; return whether there was one.
+
+        Anybody on this host can connect, and must not keep the display's owner out.
+        """
+        for client in self._clients.values():
+            if client.setup is None and client.sock is not None:
+                self._drop_socket(client)
+                self._forget(client)
+                return True
+        return False
 
     def _read_setup(self, client: Client, data: bytes) -> None:
         try:
@@ -363,7 +392,7 @@ class Agent:
         if not right or self._expired:
             self._refuse(client, TOO_LATE if right else WRONG_COOKIE)
             return
-        if len(self._clients) > CLIENT_LIMIT:
+        if sum(each.setup is not None for each in self._clients.values()) >= CLIENT_LIMIT:
             self._refuse(client, TOO_MANY)
             return
         client.setup = event
@@ -398,7 +427,7 @@ class Agent:
         if order is not None:
             client.output.append(build_setup_failed(order, reason))
             self._write_client(client)
-        self._link.queue_control(build_note(reason.decode("ascii").strip()))
+        self._link.queue_note(build_note(reason.decode("ascii").strip()))
         self._urgent = True
         self._drop_socket(client)
         self._forget(client)
@@ -464,12 +493,12 @@ class Agent:
         if conversation.learned:
             seen = build_records(conversation.learned)
             conversation.learned.clear()
-            self._link.queue_control(Frame(FrameKind.SEEN, 0, seen))
+            self._link.queue_note(Frame(FrameKind.SEEN, 0, seen))
         for note in conversation.notes:
-            self._link.queue_control(build_note(note, client.number))
+            self._link.queue_note(build_note(note, client.number))
         conversation.notes.clear()
         if failure is not None:
-            self._link.queue_control(build_note(failure, client.number))
+            self._link.queue_note(build_note(failure, client.number))
             self._close(client)
 
     def _send_pieces(self, client: Client, pieces: List[Piece]) -> None:
