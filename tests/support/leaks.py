@@ -125,7 +125,6 @@ def _reap_orphans() -> None:
 
 
 def _zombie_children() -> list[int]:
-    from tests.support.processes import list_processes
-
     me = os.getpid()
-    return [found.pid for found in list_processes() if found.parent == me and found.state == "Z"]
+    ended = find_descendants(me, ended=True)
+    return [found.pid for found in ended if found.parent == me and found.state == "Z"]

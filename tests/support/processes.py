@@ -10,10 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 _PR_SET_CHILD_SUBREAPER = 36
+_HAS_PROC = os.path.isdir("/proc/self")
 
 
 class Completed(NamedTuple):
@@ -136,51 +137,88 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def list_processes() -> list[Process]:
-    """Return every process of this machine that can be seen."""
-    if not os.path.isdir("/proc/self"):
+def list_processes() -> dict[int, Process]:
+    """Return every process of this machine that can be seen, by pid.
+
+    On Linux ``command`` is the program's name alone: this is called several times for each test.
+    """
+    if not _HAS_PROC:
         return _list_processes_by_ps()
-    found = []
+    found = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as stat:
-                    text = stat.read().decode(errors="replace")
-                with open(f"/proc/{name}/cmdline", "rb") as cmdline:
-                    command = cmdline.read().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue  # it ended while we looked
-            program = text[text.index("(") + 1 : text.rindex(")")]
-            state, parent = text[text.rindex(")") + 2 :].split()[:2]
-            found.append(Process(int(name), int(parent), state, command.strip() or program))
+            text = _read_proc(f"/proc/{name}/stat").decode(errors="replace")
+            if text:
+                end = text.rindex(")")
+                state, parent = text[end + 2 : end + 20].split(None, 2)[:2]
+                program = text[text.index("(") + 1 : end]
+                found[int(name)] = Process(int(name), int(parent), state, program)
     return found
 
 
-def _list_processes_by_ps() -> list[Process]:
+def _read_proc(path: str) -> bytes:
+    """Return what a file below /proc says; nothing where the process ended while we looked."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+
+
+def _list_processes_by_ps() -> dict[int, Process]:
     text = subprocess.run(
         ["ps", "-A", "-o", "pid=,ppid=,stat=,command="], capture_output=True, text=True, check=True
     ).stdout
-    found = []
+    found = {}
     for line in text.splitlines():
         fields = line.split(None, 3)
         if len(fields) == 4 and not fields[3].startswith("ps -A"):
-            found.append(Process(int(fields[0]), int(fields[1]), fields[2][0], fields[3]))
+            pid = int(fields[0])
+            found[pid] = Process(pid, int(fields[1]), fields[2][0], fields[3])
     return found
 
 
-def find_descendants(root: int) -> list[Process]:
-    """Return the living descendants of a process, children before grandchildren."""
+def find_descendants(root: int, *, ended: bool = False) -> list[Process]:
+    """Return the living descendants of a process, children before grandchildren.
+
+    With ``ended`` those too that ended and were not waited for.
+    """
+    if root == os.getpid() and not _has_children():
+        return []
     children: dict[int, list[Process]] = {}
-    for process in list_processes():
+    for process in list_processes().values():
         children.setdefault(process.parent, []).append(process)
     found: list[Process] = []
     queue = [root]
     while queue:
         for child in children.get(queue.pop(0), []):
             queue.append(child.pid)
-            if child.state != "Z":
-                found.append(child)
+            if ended or child.state != "Z":
+                found.append(_with_arguments(child))
     return found
+
+
+def _with_arguments(process: Process) -> Process:
+    if not _HAS_PROC:
+        return process
+    text = _read_proc(f"/proc/{process.pid}/cmdline").replace(b"\0", b" ")
+    return replace(process, command=text.decode(errors="replace").strip() or process.command)
+
+
+def _has_children() -> bool:
+    """Tell whether this process has any, running or ended: orphans below it become its own."""
+    if sys.platform != "linux":
+        return True
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def freeze_tree(root: int) -> list[int]:
@@ -207,13 +245,14 @@ def is_alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    if os.path.isdir("/proc/self"):
+    if _HAS_PROC:
         try:
             with open(f"/proc/{pid}/stat", "rb") as stat:
                 return stat.read().rpartition(b") ")[2][:1] not in (b"Z", b"X")
         except OSError:
             return False
-    return all(process.state != "Z" for process in list_processes() if process.pid == pid)
+    process = list_processes().get(pid)
+    return process is None or process.state != "Z"
 
 
 def send_signal(pid: int, number: int) -> None:
