@@ -21,6 +21,7 @@ from tests.support.processes import adopt_orphans
 from tests.support.sshd import KeyRing, ServerOptions, SshServer
 from tests.support.terminals import Terminal
 from tests.support.tools import find_nss_wrapper, require_tool, skip_or_fail
+from tests.support.warmstart import stop_starters
 from tests.support.xvfb import Xvfb
 
 PRIVATE_VARIABLES = ("SSH_AUTH_SOCK", "SSH_ASKPASS", "DISPLAY", "XAUTHORITY", "MPLBACKEND")
@@ -43,6 +44,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def long_lived_processes() -> set[int]:
     """Pids that outlive a test on purpose; a session fixture adds what it starts."""
     return set()
+
+
+def pytest_unconfigure() -> None:
+    """End what outlived every test."""
+    stop_starters()
 
 
 @pytest.fixture(scope="session")

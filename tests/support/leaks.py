@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.processes import end_processes, find_descendants
+from tests.support.warmstart import list_starters
 
 SETTLE_SECONDS = 5.0
 
@@ -75,11 +76,14 @@ class LeakCheck:
     def _compare(self, after: Snapshot) -> tuple[list[str], list[int]]:
         before = self._before
         known = {pid for pid, _ in before.processes} | self._long_lived
+        starters = list_starters()
+        known |= {starter.process.pid for starter in starters}
         processes = sorted(item for item in after.processes if item[0] not in known)
         leaks = [f"process {pid} still runs: {command}" for pid, command in processes]
         leaks += [
             f"descriptor {number} is still open: {target}"
             for number, target in sorted(after.descriptors - before.descriptors)
+            if number not in {starter.control.fileno() for starter in starters}
         ]
         leaks += [
             f"thread {name!r} still runs" for _, name in sorted(after.threads - before.threads)

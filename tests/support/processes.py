@@ -13,6 +13,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from tests.support.warmstart import open_process, xssh_command
+
+__all__ = ["xssh_command"]
+
 _PR_SET_CHILD_SUBREAPER = 36
 _HAS_PROC = os.path.isdir("/proc/self")
 
@@ -48,8 +52,8 @@ def run(
     ``stdin`` is data, a descriptor, or None for the null device. After ``timeout`` seconds the
     group is killed and AssertionError tells what the program had said by then.
     """
-    process = subprocess.Popen(
-        list(argv),
+    process = open_process(
+        argv,
         stdin=subprocess.PIPE
         if isinstance(stdin, bytes)
         else subprocess.DEVNULL
@@ -59,7 +63,6 @@ def run(
         stderr=subprocess.PIPE,
         env=None if env is None else dict(env),
         cwd=cwd,
-        start_new_session=True,
     )
     try:
         stdout, stderr = process.communicate(
@@ -101,18 +104,6 @@ def run_xssh(
 ) -> Completed:
     """Run xssh as it lies in this checkout; ``argv`` is what follows ``xssh``."""
     return run([*xssh_command(), *argv], stdin=stdin, env=env, timeout=timeout, cwd=cwd)
-
-
-def xssh_command(before: str = "") -> list[str]:
-    """Return the argv that starts xssh from this checkout, from any working directory.
-
-    ``before`` is Python code that runs first: it sets what is a constant, such as a deadline.
-    """
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    start = f"import sys; sys.path.insert(0, {root!r}); sys.argv[0] = 'xssh'; "
-    if before:
-        start += f"exec({before!r}); "
-    return [sys.executable, "-c", start + "from xsshpy.__main__ import main; sys.exit(main())"]
 
 
 def wait_until(

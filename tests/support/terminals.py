@@ -9,12 +9,12 @@ import pty
 import re
 import select
 import struct
-import subprocess
 import termios
 import time
 from collections.abc import Mapping, Sequence
 
 from tests.support.processes import end_popen
+from tests.support.warmstart import open_process
 
 
 class Terminal:
@@ -42,15 +42,8 @@ class Terminal:
         os.set_blocking(self.master, False)
         self.initial_attributes = termios.tcgetattr(slave)
         try:
-            self.process = subprocess.Popen(
-                list(argv),
-                stdin=slave,
-                stdout=slave,
-                stderr=slave,
-                env=None if env is None else dict(env),
-                cwd=cwd,
-                start_new_session=True,
-                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            self.process = open_process(
+                argv, terminal=slave, env=None if env is None else dict(env), cwd=cwd
             )
         except BaseException:
             os.close(slave)
