@@ -21,7 +21,7 @@ from tests.support.processes import adopt_orphans
 from tests.support.sshd import KeyRing, ServerOptions, SshServer
 from tests.support.terminals import Terminal
 from tests.support.tools import find_nss_wrapper, require_tool, skip_or_fail
-from tests.support.warmstart import stop_starters
+from tests.support.warmstart import WORKER_ACCOUNT, stop_starters
 from tests.support.xvfb import Xvfb
 
 PRIVATE_VARIABLES = ("SSH_AUTH_SOCK", "SSH_ASKPASS", "DISPLAY", "XAUTHORITY", "MPLBACKEND")
@@ -163,9 +163,10 @@ def sshd(make_sshd: Callable[..., SshServer]) -> SshServer:
 
 
 @pytest.fixture
-def client_home(private_places: Path) -> ClientHome:
+def client_home(private_places: Path, session_directory: Path) -> ClientHome:
     """Return this test's HOME, the one that $HOME names; no server is in its config yet."""
-    return ClientHome(private_places / "home", private_places / "run", private_places / "tmp")
+    home, run, temporary = (private_places / name for name in ("home", "run", "tmp"))
+    return ClientHome(home, run, temporary, session_directory / WORKER_ACCOUNT)
 
 
 @pytest.fixture

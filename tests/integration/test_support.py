@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,7 +15,8 @@ import pytest
 
 from tests.support.clients import ClientHome
 from tests.support.leaks import LeakCheck
-from tests.support.processes import find_descendants, run, run_ssh, wait_until
+from tests.support.processes import find_descendants, run, run_ssh, wait_until, xssh_command
+from tests.support.sessions import started
 from tests.support.sshd import SHELLS, SshServer
 from tests.support.terminals import Terminal
 from tests.support.tools import find_nss_wrapper, require_tool, skip_or_fail
@@ -185,3 +188,57 @@ def test_passwd_is_private_too(client_home: ClientHome) -> None:
     code = "import os, pwd; print(pwd.getpwuid(os.getuid()).pw_dir)"
     done = run([sys.executable, "-c", code], env=client_home.environment())
     assert done.stdout.decode().strip() == str(client_home.path)
+
+
+# xssh that starts from a process that has its modules
+
+LOOK = """
+import gc, os, pwd, signal, sys, termios
+def see(stream):
+    return stream.encoding, stream.errors, stream.line_buffering, stream.isatty(), stream.fileno()
+print(ascii((
+    sys.argv, os.getcwd(), sorted(os.environ.items()), pwd.getpwuid(os.getuid()),
+    [see(each) for each in (sys.stdin, sys.stdout, sys.stderr)], sys.flags, sys.path[0],
+    [signal.getsignal(number) for number in sorted(signal.valid_signals())],
+    sorted(os.listdir("/proc/self/fd")), os.getsid(0) == os.getpgid(0) == os.getpid(),
+    os.getppid() == int(os.environ["PARENT"]), gc.isenabled(),
+    [os.readlink(f"/proc/self/fd/{number}").partition(":")[0] for number in range(3)],
+)))
+sys.stdout.flush()
+os._exit(int(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+@pytest.mark.parametrize("terminal", [False, True])
+def test_xssh_finds_the_same_however_it_was_started(
+    client_home: ClientHome,
+    spawn_in_pty: Callable[..., Terminal],
+    monkeypatch: pytest.MonkeyPatch,
+    turn: int,
+    terminal: bool,
+) -> None:
+    """All that a process has from its start, in each test anew."""
+    argv = [*xssh_command(LOOK), str(turn), "\udcff"]
+    env = {**client_home.environment(), "PARENT": str(os.getpid()), "TURN": "ž\udcff"}
+    seen = []
+    for cold in ("1", ""):
+        monkeypatch.setenv("XSSH_TESTS_COLD", cold)
+        if terminal:
+            process = spawn_in_pty(argv, env=env, cwd=client_home.ssh)
+            assert process.wait() == turn
+            seen.append(re.sub(rb"/dev/pts/\d+", b"pts", process.output))
+        else:
+            done = run(argv, env=env, cwd=client_home.ssh)
+            assert (done.status, done.stderr) == (turn, "")
+            seen.append(done.stdout)
+    assert seen[1] == seen[0]
+    assert str(client_home.ssh).encode() in seen[0]
+
+
+def test_xssh_is_killed_and_waited_for_however_it_was_started(client_home: ClientHome) -> None:
+    code = "import os, time; print('up', flush=True); time.sleep(60)"
+    with started(xssh_command(code), client_home.environment(), client_home.path) as session:
+        session.wait_for_output("up")
+        session.signal(signal.SIGTERM)
+        assert session.wait().status == -signal.SIGTERM

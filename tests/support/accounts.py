@@ -32,10 +32,16 @@ def account_environment(
             lines.append(":".join(map(str, (*fields, entry.pw_shell))))
     directory.mkdir(parents=True, exist_ok=True)
     passwd, group = directory / "passwd", directory / "group"
-    passwd.write_text("\n".join(lines) + "\n")
-    group.write_text(Path("/etc/group").read_text())
+    _replace(passwd, "\n".join(lines) + "\n")
+    _replace(group, Path("/etc/group").read_text())
     return {
         "LD_PRELOAD": library,
         "NSS_WRAPPER_PASSWD": str(passwd),
         "NSS_WRAPPER_GROUP": str(group),
     }
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file anew: libnss_wrapper reads again what it has open only where that is gone."""
+    path.unlink(missing_ok=True)
+    path.write_text(text)

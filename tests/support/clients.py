@@ -15,10 +15,10 @@ class ClientHome:
     """A private HOME. ssh takes ``~`` from passwd, so its environment brings a private passwd too.
 
     ``config`` is ``.ssh/config``; pass it with ``-F`` (``arguments`` does) so that nothing depends
-    on where ``~`` is.
+    on where ``~`` is. ``account`` is the directory of the private passwd.
     """
 
-    def __init__(self, path: Path, runtime: Path, temporary: Path) -> None:
+    def __init__(self, path: Path, runtime: Path, temporary: Path, account: Path) -> None:
         self.path = path
         self.ssh = path / ".ssh"
         self.ssh.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -30,9 +30,7 @@ class ClientHome:
         self.temporary = temporary
         try:
             name = os.environ.get("USER") or os.environ.get("LOGNAME") or "tester"
-            self._account = account_environment(
-                path.parent / "client-account", name=name, home=str(path), shell="/bin/sh"
-            )
+            self._account = account_environment(account, name=name, home=str(path), shell="/bin/sh")
         except MissingTool:
             self._account = {}
 

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from tests.support.processes import Completed, end_popen, send_signal, wait_until, xssh_command
+from tests.support.warmstart import open_process
 
 
 class Session:
@@ -19,14 +20,13 @@ class Session:
         self._stdout = directory / f"{stem}.out"
         self._stderr = directory / f"{stem}.err"
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                list(argv),
+            self.process = open_process(
+                argv,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
                 env=dict(env),
                 cwd=directory,
-                start_new_session=True,
             )
 
     @property

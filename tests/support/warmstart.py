@@ -1,39 +1,45 @@
-"""xssh from a process whose libraries are loaded: their import is most of what a short run takes.
+"""xssh from a process that has loaded its modules: their import is most of what a short run takes.
 
-A process like xssh's own is started once for each worker. It imports what others wrote (asyncssh,
-asyncio, click; nothing of xsshpy) and waits; for each xssh it forks a process, which gets the
-session, descriptors, directory, environment and arguments that it would have got from exec, and
-begins there with xsshpy's first line. ``Popen`` then has it as a child of its own.
+A process like xssh's own is started once for each worker, imports asyncssh and xsshpy, and waits.
+For each xssh it forks a process, which gets the session, descriptors, directory, environment and
+arguments that it would have got from exec, and runs main() there. ``Popen`` then has it as a child
+of its own.
 
-What an interpreter takes from its environment as it starts can't be given afterwards: such runs,
-and those with code of a test's own, start cold. With XSSH_TESTS_COLD=1 all do. Programs that a
-shell or ``subprocess.Popen`` starts are cold anyway.
+What an interpreter or libnss_wrapper takes from its environment as it starts can't be given
+afterwards: a run that differs in that starts cold. The passwd file is therefore the same for all
+tests of a worker, by its name: ``WORKER_ACCOUNT``. So starts what a shell or ``subprocess.Popen``
+starts. With XSSH_TESTS_COLD=1 all do.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import gc
+import importlib
 import inspect
 import io
 import os
 import pickle
+import pkgutil
 import socket
 import struct
 import subprocess
 import sys
 import termios
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _SETUP = f"import sys; sys.path.insert(0, {_ROOT!r}); sys.argv[0] = 'xssh'; "
 _MAIN = "from xsshpy.__main__ import main; sys.exit(main())"
-_SERVE = "from tests.support.warmstart import serve; serve(int(sys.argv[1])); "
+_SERVE = "from tests.support.warmstart import serve; exec(serve(int(sys.argv[1])))"
 _LANGUAGE = "C.UTF-8"
-_EARLY = ("LC_", "PYTHON", "LD_", "TZ", "MALLOC_", "OPENSSL_", "LANGUAGE")
+_EARLY = ("LC_", "PYTHON", "LD_", "TZ", "MALLOC_", "OPENSSL_", "LANGUAGE", "NSS_WRAPPER_")
+_GIVEN = ("LD_PRELOAD", "NSS_WRAPPER_PASSWD", "NSS_WRAPPER_GROUP", "NSS_WRAPPER_HOSTS")
+WORKER_ACCOUNT = "worker-account"
+"""The directory with the passwd file for which a process waits that starts others."""
 _DEADLINE = 60.0
 _LENGTH = struct.Struct("!I")
 
@@ -47,9 +53,6 @@ def xssh_command(before: str = "") -> list[str]:
     return [sys.executable, "-c", start + _MAIN]
 
 
-_COMMAND = xssh_command()
-
-
 def open_process(argv: Sequence[str], *, terminal: int = -1, **options: Any) -> Any:
     """Start a program in a session of its own, as ``subprocess.Popen`` does, xssh with less delay.
 
@@ -58,7 +61,8 @@ def open_process(argv: Sequence[str], *, terminal: int = -1, **options: Any) -> 
     env: Mapping[str, str] | None = options.get("env")
     if terminal >= 0:
         options.update(stdin=terminal, stdout=terminal, stderr=terminal)
-    if list(argv[:3]) == _COMMAND and env is not None and _can_be_warm(env):
+    is_xssh = argv[0] == sys.executable and argv[1] == "-c" and argv[2].endswith(_MAIN)
+    if is_xssh and env is not None and _can_be_warm(env):
         return _WarmPopen(list(argv), terminal=terminal, start_new_session=True, **options)
     if terminal >= 0:
         options["preexec_fn"] = _take_terminal
@@ -68,23 +72,22 @@ def open_process(argv: Sequence[str], *, terminal: int = -1, **options: Any) -> 
 def _can_be_warm(env: Mapping[str, str]) -> bool:
     if not sys.platform.startswith("linux") or os.environ.get("XSSH_TESTS_COLD"):
         return False
-    early = [name for name in env if name.startswith(_EARLY) and name != "LD_PRELOAD"]
-    return not early and env.get("LANG") == _LANGUAGE
+    early = [name for name in env if name.startswith(_EARLY) and name not in _GIVEN]
+    account = os.path.basename(os.path.dirname(env.get("NSS_WRAPPER_PASSWD", "")))
+    return not early and env.get("LANG") == _LANGUAGE and account == WORKER_ACCOUNT
 
 
 class _Starter:
-    """The process that forks others; ``preload`` is its LD_PRELOAD."""
+    """The process that forks others; ``given`` are those of its variables that count early."""
 
-    def __init__(self, preload: str) -> None:
+    def __init__(self, given: Mapping[str, str]) -> None:
         self.control, other = socket.socketpair()
         self.control.settimeout(_DEADLINE)
         self._lock = threading.Lock()
-        env = {"PATH": os.environ.get("PATH", os.defpath), "LANG": _LANGUAGE}
-        if preload:
-            env["LD_PRELOAD"] = preload
+        env = {"PATH": os.environ.get("PATH", os.defpath), "LANG": _LANGUAGE, **given}
         with other:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _SETUP + _SERVE + _MAIN, str(other.fileno())],
+                [sys.executable, "-c", _SETUP + _SERVE, str(other.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env=env,
@@ -105,7 +108,7 @@ class _Starter:
         self.process.wait(_DEADLINE)
 
 
-_starters: dict[str, _Starter] = {}
+_starters: dict[tuple[str, ...], _Starter] = {}
 
 
 def list_starters() -> list[_Starter]:
@@ -128,13 +131,18 @@ class _WarmPopen(subprocess.Popen[bytes]):
         names = list(inspect.signature(subprocess.Popen._execute_child).parameters)[1:]  # type: ignore[attr-defined]
         given = dict(zip(names, values, strict=False))
         environment = dict(given["env"])
-        preload = environment.get("LD_PRELOAD", "")
-        if preload not in _starters:
-            _starters[preload] = _Starter(preload)
+        key = tuple(environment.get(name, "") for name in _GIVEN)
+        if key not in _starters:
+            # Files of hosts are a test's own; no more than two such processes wait.
+            for other in [other for other in _starters if other[-1]]:
+                _starters.pop(other).stop()
+            _starters[key] = _Starter(
+                {name: environment[name] for name in _GIVEN if name in environment}
+            )
         cwd = os.path.abspath(given["cwd"] or ".")
-        request = (given["args"][3:], environment, cwd, self._has_terminal)
+        request = (given["args"][2:], environment, cwd, self._has_terminal)
         own = [given[name] for name in ("p2cread", "c2pwrite", "errwrite")]
-        self.pid = _starters[preload].start(request, own)
+        self.pid = _starters[key].start(request, own)
         self._child_created = True
         ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
         self._close_pipe_fds(*(given[name] for name in ends))  # type: ignore[attr-defined]
@@ -153,13 +161,15 @@ def _read(control: socket.socket, size: int) -> bytes:
 # From here on: in the process that was started.
 
 
-def serve(descriptor: int) -> None:
-    """Fork for each request, and return in the new process, furnished as it asks."""
-    import asyncio  # noqa: F401
+def serve(descriptor: int) -> str:
+    """Fork for each request; in the new process, furnished as it asks, return what it is to run."""
+    from xsshpy.ssh.libraries import speed_up_import
 
-    import asyncssh  # noqa: F401
-    import click  # noqa: F401
-
+    speed_up_import()
+    for package in ("xsshpy", "xsshpy.terminal", "xsshpy.x11", "xsshpy.ssh"):
+        for found in pkgutil.iter_modules(importlib.import_module(package).__path__):
+            if found.name != "__main__":
+                importlib.import_module(f"{package}.{found.name}")
     gc.collect()
     gc.freeze()
     control = socket.socket(fileno=descriptor)
@@ -171,8 +181,7 @@ def serve(descriptor: int) -> None:
         pid = _fork_twice()
         if pid == 0:
             control.close()
-            _furnish(request, descriptors)
-            return
+            return _furnish(request, descriptors)
         control.sendall(_LENGTH.pack(pid))
         for each in descriptors:
             os.close(each)
@@ -183,10 +192,13 @@ def _fork_twice() -> int:
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:
+        between = os.getpid()
         pid = os.fork()
         if pid == 0:
             os.close(receive)
             os.close(send)
+            while os.getppid() == between:
+                time.sleep(0.0005)
             return 0
         os.write(send, _LENGTH.pack(pid))
         os._exit(0)
@@ -197,8 +209,8 @@ def _fork_twice() -> int:
     return int(_LENGTH.unpack(data)[0])
 
 
-def _furnish(request: tuple[list[str], dict[str, str], str, bool], own: Sequence[int]) -> None:
-    words, environment, directory, has_terminal = request
+def _furnish(request: tuple[list[str], dict[str, str], str, bool], own: Sequence[int]) -> str:
+    (code, *words), environment, directory, has_terminal = request
     os.setsid()
     for target, source in enumerate(own):
         os.dup2(source, target)
@@ -213,10 +225,8 @@ def _furnish(request: tuple[list[str], dict[str, str], str, bool], own: Sequence
             stream = _open_standard(number)
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
-    sys.argv = ["xssh", *words]
-    del sys.modules["tests.support.warmstart"]
-    with contextlib.suppress(AttributeError):
-        del sys.modules["__main__"].serve
+    sys.argv = ["-c", *words]
+    return code
 
 
 def _take_terminal() -> None:
