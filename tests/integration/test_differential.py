@@ -275,9 +275,9 @@ CASES = [
     Case("a terminal: -tn", "-tn server tty", terminal=(), status=1),
     Case("a terminal: Ctrl-C goes there", "-t server 'trap \"echo got it; exit 5\" INT; echo ready; sleep 9'", terminal=[("ready", "\x03")], status=5),
     Case("a terminal: Ctrl-D", "-t server 'echo ready; cat'", terminal=[("ready", "x\r\x04")]),
-    Case("a terminal: ~.", "-t server 'echo ready; cat'", terminal=[("ready", "\r~.")], status=255),
-    Case("a terminal: ~~", "-t server 'echo ready; head -n 2'", terminal=[("ready", "\r~~x\r")]),
-    Case("a terminal: -e none", "-e none -t server 'echo ready; head -n 2'", terminal=[("ready", "\r~.\r")]),
+    Case("a terminal: ~.", "-t server 'stty -echo; echo ready; cat'", terminal=[("ready", "\r"), (r"\r\n\r\n", "~.")], status=255),
+    Case("a terminal: ~~", "-t server 'stty -echo; echo ready; head -n 2'", terminal=[("ready", "\r~~x\r")]),
+    Case("a terminal: -e none", "-e none -t server 'stty -echo; echo ready; head -n 2'", terminal=[("ready", "\r~.\r")]),
     Case("a terminal: stty", "-t server 'stty -a | grep -Eo -- \"-?(icanon|isig|echo|onlcr|ixon)\\b\"'", terminal=()),
     *TTY_CASES,
     # The environment

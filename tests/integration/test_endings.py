@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import socket
@@ -186,6 +187,8 @@ def test_a_server_that_says_goodbye_in_a_session(
     code: int,
 ) -> None:
     async def leave(connection: asyncssh.SSHServerConnection, log: list[str]) -> None:
+        # What ssh sends to a closed socket would take the words away before it read them.
+        await asyncio.sleep(0.3)
         connection.disconnect(code, "the owner wants to go home")
 
     odd_server.on_session = leave

@@ -1,4 +1,4 @@
-"""Five hundred short sessions: no descriptor, process, thread or file stays behind.
+"""Two hundred short sessions: no descriptor, process, thread or file stays behind.
 
 Most of them run in a few processes, one session after the other, where anything left over adds
 up and is seen; the rest are processes of their own, several at a time. The fixture around every
@@ -22,9 +22,9 @@ from tests.support.processes import end_popen
 from tests.support.sshd import SshServer
 from tests.support.xvfb import Xvfb
 
-SESSIONS_PER_PROCESS = 230
+SESSIONS_PER_PROCESS = 90
 PROCESSES = 2
-SINGLE_SESSIONS = 40
+SINGLE_SESSIONS = 20
 
 LOOP = """
 import gc, os, sys, threading
@@ -80,8 +80,8 @@ needs_proc = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /
 
 
 @needs_proc
-def test_five_hundred_sessions_leave_nothing(pair: Pair) -> None:
-    assert SESSIONS_PER_PROCESS * PROCESSES + SINGLE_SESSIONS == 500
+def test_two_hundred_sessions_leave_nothing(pair: Pair) -> None:
+    assert SESSIONS_PER_PROCESS * PROCESSES + SINGLE_SESSIONS == 200
     before = len(os.listdir(f"/proc/{pair.server.process.pid}/fd"))
     loops = [
         start_loop(pair, SESSIONS_PER_PROCESS, pair.environment, ["server"])

@@ -16,7 +16,7 @@ import pytest
 from tests.integration._pairs import PROGRAMS, SSH, XSSH, Pair, plain
 from tests.integration._targets import dial, echo, target
 from tests.support.clients import ClientHome
-from tests.support.processes import run, wait_until
+from tests.support.processes import catches_signal, run, wait_until
 from tests.support.sshd import SshServer, free_port
 from tests.support.terminals import Terminal
 
@@ -62,12 +62,13 @@ def background(pair: Pair, program: str, words: list[str]) -> tuple[int, Path]:
 
 def test_background_returns_once_logged_in(pair: Pair) -> None:
     for program in PROGRAMS:
-        mark = pair.server.home / f"{program}.mark"
+        go = pair.server.home / f"{program}.go"
+        waiting = f"until [ -e {go} ]; do sleep 0.05; done"
         status, output = background(
-            pair, program, ["-f", "server", f"echo begun; sleep 1; echo ended; touch {mark}"]
+            pair, program, ["-f", "server", f"echo begun; {waiting}; echo ended"]
         )
-        assert (status, mark.exists()) == (0, False), program
-        wait_until(mark.exists, what="the command's end")
+        assert status == 0, program
+        go.touch()
         wait_until(lambda: output.read_bytes() == b"begun\nended\n", what="its output")  # noqa: B023
     pair.server.wait_until_idle()
 
@@ -189,17 +190,22 @@ def test_a_script_in_the_background(pair: Pair, tmp_path: Path) -> None:
     pair.server.wait_until_idle()
 
 
+def wait_until_forwarding(pair: Pair, process: subprocess.Popen[bytes], number: int) -> None:
+    """Wait until the server's session ``number`` is up and ssh, or xssh, minds signals."""
+    pair.server.wait_for_log("(?s)" + "Entering interactive session.*" * number)
+    wait_until(lambda: catches_signal(process.pid, signal.SIGTERM), what="a handler")
+    time.sleep(0.2)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_without_a_session_until_a_signal(pair: Pair, number: int) -> None:
     ended = {}
-    for program in PROGRAMS:
-        before = set(pair.server.sessions())
+    for turn, program in enumerate(PROGRAMS, 1):
         process = subprocess.Popen(
             pair.argv(program, ["-N", "server"]), env=pair.environment, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        wait_until(lambda: set(pair.server.sessions()) - before, what="the login")  # noqa: B023
-        time.sleep(0.5)
+        wait_until_forwarding(pair, process, turn)
         assert process.poll() is None
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=10)
@@ -213,8 +219,7 @@ def test_without_a_session_until_the_server_ends(pair: Pair) -> None:
             pair.argv(program, ["-N", "server"]), env=pair.environment, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        pair.server.wait_for_log("(?s)" + "Accepted publickey.*" * number)
-        time.sleep(0.5)
+        wait_until_forwarding(pair, process, number)
         pair.server.kill_sessions()
         _, stderr = process.communicate(timeout=10)
         assert process.returncode == 255

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -244,6 +245,13 @@ def is_alive(pid: int) -> bool:
             return False
     process = list_processes().get(pid)
     return process is None or process.state != "Z"
+
+
+def catches_signal(pid: int, number: int) -> bool:
+    """Tell whether a process has a handler of its own for a signal."""
+    text = _read_proc(f"/proc/{pid}/status").decode(errors="replace")
+    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", text, re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
 def send_signal(pid: int, number: int) -> None:

@@ -13,6 +13,7 @@ that HOME, and the user's rc file and authorized_keys left alone.
 
 from __future__ import annotations
 
+import functools
 import getpass
 import os
 import re
@@ -331,6 +332,7 @@ class SshServer:
         end_popen(self.process)
 
 
+@functools.cache
 def _knows_pam() -> bool:
     sshd = need_tool("sshd")
     argv = [sshd, "-T", "-o", "UsePAM=no", "-f", os.devnull]
