@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Mapping
 
 from xsshpy.console import Console, LogLevel
@@ -79,6 +78,8 @@ def explain_failure(console: Console, error: Exception) -> int:
             unreachable = isinstance(error, UnreachableError)
             console.report(error, LogLevel.ERROR if unreachable else LogLevel.FATAL)
         return EXIT_FAILURE
+    import traceback
+
     console.debug(1, "".join(traceback.format_exception(error)))
     console.fatal(
         f"xssh: internal error: {type(error).__name__}: {error}\n"

@@ -25,10 +25,13 @@ from xsshpy.mux.messages import (
     SessionOpened,
 )
 from xsshpy.mux.passenger import KeptFlags, Passenger, Signals, listen_until_end
-from xsshpy.mux.sockets import is_listening, send_descriptors
+from xsshpy.mux.sockets import UntrustedSocketError, connect, send_descriptors
 from xsshpy.mux.task import MuxTask, refuse, shown
 from xsshpy.streams import STDERR, STDIN, STDOUT, Streams, decide_streams
 from xsshpy.terminal.tty import RawTerminal
+
+_LAST_DEADLINE = 1.0
+"""Seconds for a master to show that it is there though it closed a session without a status."""
 
 _SESSION = "mux_client_request_session"
 _STDIO = "mux_client_request_stdio_fwd"
@@ -63,7 +66,7 @@ def run_session(task: MuxTask, conversation: Conversation) -> int | None:
             status = passenger.wait(signals)
         # A remote program that a signal ended has no status either, and ssh says nothing.
         was_cut = not passenger.has_status and not signals.killed
-        if was_cut and not is_listening(task.control.path):
+        if was_cut and not _is_there(task):
             task.console.error("xssh: the connection that this session shared has ended")
     except MuxProtocolError as error:
         refuse(f"{_SESSION}: {error}")
@@ -73,6 +76,22 @@ def run_session(task: MuxTask, conversation: Conversation) -> int | None:
     if streams.pty and task.console.shows(LogLevel.INFO):
         task.console.speak(f"Shared connection to {task.settings.hostname} closed.")
     return status
+
+
+def _is_there(task: MuxTask) -> bool:
+    """Say whether the master still is. One that is being killed may listen, but does not answer."""
+    try:
+        connection = connect(task.control.path, _LAST_DEADLINE)
+    except (OSError, UntrustedSocketError):
+        return False
+    conversation = Conversation(connection, task.console, _LAST_DEADLINE)
+    try:
+        conversation.exchange_hellos()
+    except (MasterLostError, MuxProtocolError):
+        return False
+    finally:
+        conversation.close()
+    return True
 
 
 def run_stdio_forward(task: MuxTask, conversation: Conversation) -> int | None:

@@ -120,19 +120,6 @@ def connect(path: str, seconds: float) -> socket.socket:
     return connection
 
 
-def is_listening(path: str) -> bool:
-    """Say whether anybody listens there."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-    return True
-
-
 def check_peer(connection: socket.socket, path: str) -> None:
     """Raise UntrustedSocketError where neither we nor root are at the other end."""
     peer = identify_peer(connection)
