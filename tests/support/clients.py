@@ -15,10 +15,13 @@ class ClientHome:
     """A private HOME. ssh takes ``~`` from passwd, so its environment brings a private passwd too.
 
     ``config`` is ``.ssh/config``; pass it with ``-F`` (``arguments`` does) so that nothing depends
-    on where ``~`` is. ``account`` is the directory of the private passwd.
+    on where ``~`` is. ``account`` is the directory of the private passwd, beside
+    HOME unless it is given.
     """
 
-    def __init__(self, path: Path, runtime: Path, temporary: Path, account: Path) -> None:
+    def __init__(
+        self, path: Path, runtime: Path, temporary: Path, account: Path | None = None
+    ) -> None:
         self.path = path
         self.ssh = path / ".ssh"
         self.ssh.mkdir(parents=True, exist_ok=True, mode=0o700)
