@@ -25,7 +25,7 @@ from xsshpy.remote.xmessages import (
     SetupRequest,
     build_setup_request,
 )
-from xsshpy.remote.xrequests import Replies
+from xsshpy.remote.xrequests import ONLY_TOLD, Replies
 from xsshpy.remote.xwire import ServerReader
 from xsshpy.x11.questions import load_questions
 from xsshpy.x11.watch import ServerWatch
@@ -70,20 +70,27 @@ class RootWatch:
             build_setup_request(SetupRequest(LITTLE, 11, 0, real or NO_AUTHORIZATION))
         )
         self.reader = ServerReader(LITTLE, inspect_all=True, whole=262144)
-        self.sock.sendall(struct.pack("<BBHIII", 2, 0, 4, root, 1 << 11, 1 << 22))
+        events = 1 << 22 | (0 if real else 1 << 19)  # who is not trusted does not see devices
+        self.sock.sendall(struct.pack("<BBHIII", 2, 0, 4, root, 1 << 11, events))
         self.ask(SYNC)
 
     def ask(self, request: bytes) -> bytes:
         self.sock.sendall(request)
         while True:
             while not isinstance(event := self.reader.next_event(), NeedData):
-                if isinstance(event, Message) and event.code == 1:
+                if isinstance(event, Message) and event.code in (0, 1):
+                    assert event.code, event.data
                     return event.data
             self.reader.receive_data(self.sock.recv(1 << 16))
 
     def tell(self, facts: ServerFacts) -> None:
-        """Bring facts up to date: the focus and the root window's properties."""
+        """Bring facts up to date: focus, pointer, devices, selections, the root's properties."""
         facts.focus = self.ask(SYNC)
+        for key, (kind, _) in list(facts.replies.items()):
+            if kind in ONLY_TOLD:
+                if facts.extensions.get(key[0]) == b"XKEYBOARD":
+                    self.ask(struct.pack("<BBHHH", key[0], 0, 2, 1, 0))
+                facts.learn(key, kind, self.ask(key))
         listed = self.ask(struct.pack("<BBHI", 21, 0, 2, self.root))
         there = struct.unpack_from(f"<{struct.unpack_from('<H', listed, 8)[0]}I", listed, 32)
         for atom in set(facts.roots.names(self.root)) - set(there):
@@ -164,6 +171,7 @@ class Judge:
         predictor.consider = spied  # type: ignore[method-assign]
 
     def close(self) -> None:
+        self.conversation.close()
         self.sock.close()
 
     def send(self, data: bytes) -> None:

@@ -48,6 +48,9 @@ class PredictionClass(Enum):
     PROPERTIES = "properties"
     FONTS = "fonts"
     ABSENT = "absent atoms"
+    SELECTIONS = "selections"
+    DEVICES = "devices"
+    INPUT = "input"
     ROOT = "root window"
     WINDOWS = "windows"
     PIXMAPS = "pixmaps"
@@ -59,6 +62,9 @@ CLASS_OF_FACT = {
     FactClass.KEYBOARD: PredictionClass.KEYBOARD,
     FactClass.SCREENS: PredictionClass.SCREENS,
     FactClass.ABSENT: PredictionClass.ABSENT,
+    FactClass.SELECTIONS: PredictionClass.SELECTIONS,
+    FactClass.DEVICES: PredictionClass.DEVICES,
+    FactClass.INPUT: PredictionClass.INPUT,
 }
 
 COHERENT = frozenset(
@@ -68,6 +74,9 @@ COHERENT = frozenset(
         PredictionClass.PROPERTIES,
         PredictionClass.ABSENT,
         PredictionClass.ROOT,
+        PredictionClass.SELECTIONS,
+        PredictionClass.DEVICES,
+        PredictionClass.INPUT,
     )
 )
 """Classes that follow changes by being told; who grabs the server gets the server's own answers."""
@@ -188,6 +197,13 @@ class ServerFacts:
         unknown."""
         self.generation = 0
         """Counts how often facts became stale: an answer to an older question may be so too."""
+        self.screens_changed = False
+        """Whether anything about the screens changed since the session began."""
+        self.input_known = False
+        """Whether something may be known of the input."""
+        self.input_changing = 0
+        """How many clients have requests under way that may change what is known of the input."""
+        self._own_selections: Set[int] = set()
         self._kept_bytes = 0
         self.switched_off: Set[PredictionClass] = set()
         self._structs = {
@@ -214,6 +230,12 @@ class ServerFacts:
             name = key[8 : 8 + self._structs["H"].unpack_from(key, 4)[0]]
             self.extensions[plain[9]] = name
             self.event_bases[name] = plain[10]
+        if kind is FactClass.INPUT:
+            if self.input_changing:
+                return  # it may be older than the change
+            self.input_known = True
+        if kind is FactClass.SELECTIONS and self._names_own_selection(key):
+            return
         known = self.replies.get(key)
         grown = len(plain) - (0 if known is None else len(known[1]))
         if known is None and len(self.replies) >= KNOWN_LIMIT:
@@ -261,7 +283,25 @@ class ServerFacts:
     def forget(self, kind: FactClass) -> None:
         """Forget all facts of a class: they are stale."""
         self.generation += 1
+        self.screens_changed = self.screens_changed or kind is FactClass.SCREENS
+        self.input_known = self.input_known and kind is not FactClass.INPUT
         self._drop([key for key, (known, _) in self.replies.items() if known is kind])
+
+    def disown_selection(self, atom: int) -> None:
+        """A client here takes or gives up a selection: who owns it is not known any more."""
+        if len(self._own_selections) < ATOM_LIMIT:
+            self._own_selections.add(atom)
+        self._drop(
+            [
+                key
+                for key, (kind, _) in self.replies.items()
+                if kind is FactClass.SELECTIONS and self._names_own_selection(key)
+            ]
+        )
+
+    def _names_own_selection(self, key: bytes) -> bool:
+        too_many = len(self._own_selections) >= ATOM_LIMIT
+        return too_many or self._structs["I"].unpack_from(key, 4)[0] in self._own_selections
 
     def find_atom(self, key: bytes) -> Optional[Tuple[FactClass, bytes]]:
         """Return what is known of an InternAtom in canonical form.

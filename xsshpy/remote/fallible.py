@@ -28,6 +28,7 @@ CONFIGURE_WINDOW = 12
 CHANGE_PROPERTY = 18
 SET_SELECTION_OWNER = 22
 SEND_EVENT = 25
+SET_INPUT_FOCUS = 42
 OPEN_FONT = 45
 CREATE_GC = 55
 CREATE_COLORMAP = 78
@@ -37,6 +38,11 @@ SIBLING = 1 << 5
 
 MATCHED_ATTRIBUTES = 1 << 0 | 1 << 2 | 1 << 11 | 1 << 13
 """Window attributes that must match something, or that one client alone may have."""
+
+REVERT_TO_PARENT = 2
+EVENT_MASK = 1 << 11
+EXCLUSIVE_EVENTS = 1 << 2 | 1 << 18 | 1 << 20 | 0xFE000000
+"""Button presses and redirection, which one client alone can select; and what is no event."""
 
 ONLY_TRUSTED = b"XTEST"
 """An extension that the X server shows to trusted clients alone."""
@@ -101,9 +107,12 @@ class FallibleRequests:
             return not self._may_draw(first, second)
         if opcode in COPYING:
             return not (self._is_drawable(first) and self._may_draw(second, third))
-        return self._other_may_fail(opcode, first, second)
+        if opcode == SET_INPUT_FOCUS:
+            window = self._resources.windows.get(first)
+            return not (window and window.is_shown()) or request.data[1] > REVERT_TO_PARENT
+        return self._other_may_fail(opcode, first, second, third)
 
-    def _other_may_fail(self, opcode: int, first: int, second: int) -> bool:
+    def _other_may_fail(self, opcode: int, first: int, second: int, third: int) -> bool:
         windows, screens = self._resources.windows, self._facts.screens
         if opcode in (CREATE_WINDOW, CREATE_COLORMAP):
             return second not in windows and second not in screens
@@ -114,10 +123,17 @@ class FallibleRequests:
         if opcode == SEND_EVENT:
             return first not in windows and first not in screens
         if opcode == CHANGE_WINDOW_ATTRIBUTES:
-            return first not in windows or bool(second & MATCHED_ATTRIBUTES)
+            return self._attributes_may_fail(first, second, third)
         if opcode == REPARENT_WINDOW:
             return first not in windows or not (second in screens or self._is_apart(second, first))
         return True
+
+    def _attributes_may_fail(self, identifier: int, mask: int, value: int) -> bool:
+        """Tell whether a ChangeWindowAttributes may be refused; ``value`` is its first one."""
+        windows = self._resources.windows
+        if mask == EVENT_MASK and not value & EXCLUSIVE_EVENTS:
+            return identifier not in windows and identifier not in self._facts.screens
+        return identifier not in windows or bool(mask & MATCHED_ATTRIBUTES)
 
     def _is_apart(self, parent: int, identifier: int) -> bool:
         """Tell whether a window that is to be another's parent is not below it."""

@@ -257,10 +257,14 @@ class WindowFollower:
 
     def _reparent_window(self, request: Request) -> bool:
         window = self._window_of(request, 16)
-        if window is None:
+        if request.size != 16:
             return RISKY
         parent_id, x, y = struct.unpack_from(self._order + "Ihh", request.data, 8)
         parent = self._resources.windows.get(parent_id)
+        if window is None:
+            if parent is not None:
+                parent.adopts = True
+            return RISKY
         if parent is None or window.is_above(parent):
             self._resources.move_window(window, None)
             window.unsettle()

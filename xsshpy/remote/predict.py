@@ -26,6 +26,8 @@ from .facts import (
 )
 from .fallible import FallibleRequests
 from .follow import GRAB_SERVER, UNGRAB_SERVER, Follower
+from .follow_events import EventFollower
+from .own_windows import MAPPING, SEND_EVENT, OwnWindows
 from .properties import OwnProperties
 from .resources import PROPERTY_MASK, Resources, Window
 from .xextensions import hide_extension_answer, hide_listed_extensions, parse_extension_query
@@ -38,6 +40,10 @@ from .xrequests import (
     FIRST_EXTENSION_OPCODE,
     INTERN_ATOM,
     MAKES_STALE,
+    MOVES_INPUT,
+    MOVES_INPUT_CORE,
+    MUST_BE_ZERO,
+    ONLY_TOLD,
     PER_CLIENT_FACTS,
     FactClass,
     Replies,
@@ -47,6 +53,7 @@ from .xrequests import (
     extension_replies,
 )
 
+CREATE_WINDOW = 1
 GET_INPUT_FOCUS = 43
 PUT_IMAGE = 72
 FIRST_DRAWING = 61
@@ -116,6 +123,9 @@ class Predictor:
         self._int = struct.Struct(self._order + "I")
         self._short = struct.Struct(self._order + "H")
         self._fallible = FallibleRequests(facts, self.resources)
+        self._events = EventFollower(facts, self.resources)
+        self._own = OwnWindows(facts, self.resources)
+        self._moved_input = 0  # the last request under way that may have changed the input
         self.risky_sequence = 0
         """The last request that may fail, or cause an event."""
         self._fallible_sequence = 0
@@ -133,7 +143,10 @@ class Predictor:
         self._handlers: Dict[int, Callable[[Request], Opinion]] = {
             3: self._get_window_attributes,
             14: self._get_geometry,
+            15: self._query_tree,
             20: self._get_property,
+            22: self._set_selection_owner,
+            40: self._translate_coordinates,
             47: self._query_font,
             73: self._get_image,
             84: self._alloc_color,
@@ -161,6 +174,9 @@ class Predictor:
         """Take note that the server has carried out everything up to ``sequence``."""
         if sequence > self._confirmed:
             self._confirmed = sequence
+            if self._moved_input and self._moved_input <= sequence:
+                self._moved_input = 0
+                self.facts.input_changing -= 1
             while self._changes and self._changes[0][0] <= sequence:
                 _, root, atom = self._changes.popleft()
                 self.facts.roots.end_change(root, atom)
@@ -171,6 +187,7 @@ class Predictor:
         if core_replies(opcode) is Replies.ONE:
             return
         self.risky_sequence = self._fallible_sequence = self._last
+        self._own.distrust()
         foreign = not self.resources.is_own(self._int.unpack_from(error, 4)[0])
         followed = opcode in (CONFIGURE_WINDOW, REPARENT_WINDOW)  # own windows, named with others
         if followed or not (foreign and code in (BAD_WINDOW, BAD_DRAWABLE)):
@@ -200,6 +217,8 @@ class Predictor:
     def consider(self, request: Request) -> Opinion:
         """Return the opinion about a request; it takes its place among those before it."""
         self._last = request.sequence
+        if request.opcode in MOVES_INPUT_CORE:
+            self._move_input()
         if request.header_size != 4 and request.opcode != PUT_IMAGE:
             request = self._shorten(request)
         late = request.opcode >= FIRST_DRAWING
@@ -241,6 +260,13 @@ class Predictor:
         opcode = request.opcode
         follow = self._follow.get(opcode)
         if follow is not None:
+            if opcode in MAPPING:
+                self._own.expose(request)
+            elif opcode == CREATE_WINDOW:
+                safe = follow(request)
+                if len(request.data) == request.size >= 32:
+                    self._own.create(self._int.unpack_from(request.data, 4)[0])
+                return VOID_SAFE if safe and not self.resources.is_watched else VOID_RISKY
             return VOID_SAFE if follow(request) and not self.resources.is_watched else VOID_RISKY
         handler = self._handlers.get(opcode)
         if handler is not None:
@@ -250,7 +276,22 @@ class Predictor:
         if opcode >= FIRST_EXTENSION_OPCODE:
             return self._extension(request)
         self.resources.epoch += 1
+        if opcode in MAPPING or opcode == SEND_EVENT:
+            self._own.expose(request)
         return Opinion(core_replies(opcode), False)
+
+    def _move_input(self) -> None:
+        """Take note that the client may be changing where the pointer is, and over what."""
+        if self.facts.input_known:
+            self.facts.forget(FactClass.INPUT)
+        if not self._moved_input:
+            self.facts.input_changing += 1
+        self._moved_input = self._last
+
+    def _set_selection_owner(self, request: Request) -> Opinion:
+        if len(request.data) >= 12:
+            self.facts.disown_selection(self._int.unpack_from(request.data, 8)[0])
+        return VOID_RISKY
 
     def _grab_server(self, request: Request) -> Opinion:
         if request.size == 4:
@@ -265,6 +306,7 @@ class Predictor:
         windows = self.follower.windows
         good = windows.is_good_change(request)
         self._properties.change(request, good)
+        self._own.change(request)
         self._change_on_root(request, 4, 8)
         if not good or self._fallible.may_fail(request):
             return VOID_RISKY
@@ -275,12 +317,14 @@ class Predictor:
         if len(request.data) >= 12:
             window, atom = struct.unpack_from(self._order + "II", request.data, 4)
             self._properties.forget(window, atom)
+        self._own.delete(request)
         self._change_on_root(request, 4, 8)
         return VOID_RISKY
 
     def _rotate_properties(self, request: Request) -> Opinion:
         if len(request.data) >= 8:
             self._properties.forget(self._int.unpack_from(request.data, 4)[0])
+        self._own.rotate(request)
         for position in range(12, min(len(request.data), FACT_LIMIT) - 3, 4):
             self._change_on_root(request, 4, position)
         return VOID_RISKY
@@ -344,6 +388,8 @@ class Predictor:
     def _fact(self, key: bytes, fact: FactClass) -> Opinion:
         is_atom = key[0] == INTERN_ATOM
         found = self.facts.find_atom(key) if is_atom else self.facts.replies.get(key)
+        if found is None and fact in ONLY_TOLD:
+            return WAITS_RISKY
         if found is None:
             return Opinion(Replies.ONE, False, key=key, fact=fact)
         kind = CLASS_OF_FACT[found[0]]
@@ -384,18 +430,27 @@ class Predictor:
         question = name, minor
         if question in MAKES_STALE:
             self.facts.forget(MAKES_STALE[question])
+        if minor in MOVES_INPUT.get(name, ()):
+            self._move_input()
         known = EXTENSION_FACTS.get(question)
         if known is not None and request.size == len(request.data) <= FACT_LIMIT:
             key = canonicalise(request.data, known[1])
+            first, last = MUST_BE_ZERO.get(question, (0, 0))
+            if key is not None and any(key[first:last]):
+                key = None
+            if minor == 0:
+                self._events.introduce(name, request)
             if key is not None and self._is_first(question, key):
                 return self._fact(key, known[0])
+        judge = self._events.handlers.get(question)
+        safe = judge is not None and judge(request)
         if question in CAUSES_EVENTS:
             self.resources.is_watched = True
         if name == b"XInputExtension":
             self.resources.sees_crossings = True
         if name not in (b"RENDER", b"XKEYBOARD", b"XInputExtension", b"RANDR"):
             self.resources.epoch += 1
-        return Opinion(extension_replies(name, minor), False)
+        return VOID_SAFE if safe else Opinion(extension_replies(name, minor), False)
 
     def _is_first(self, question: Tuple[bytes, int], key: bytes) -> bool:
         """Tell whether a client has not asked this otherwise before, where that binds it."""
@@ -417,7 +472,19 @@ class Predictor:
         if len(request.data) == 24 and request.data[1]:
             self._properties.forget(*struct.unpack_from(self._order + "II", request.data, 4))
             self._change_on_root(request, 4, 8)
+        if answer is None:
+            answer = self._own.answer_property(request, self._confirmed)
+            return self._known(PredictionClass.WINDOWS, answer)
         return self._known(PredictionClass.PROPERTIES, answer)
+
+    def _query_tree(self, request: Request) -> Opinion:
+        self.follower.windows.look_for_manager()
+        answer = self._own.answer_tree(request, self._confirmed)
+        return self._known(PredictionClass.WINDOWS, answer)
+
+    def _translate_coordinates(self, request: Request) -> Opinion:
+        answer = self._own.answer_translation(request, self._confirmed)
+        return self._known(PredictionClass.WINDOWS, answer)
 
     def _alloc_color(self, request: Request) -> Opinion:
         return self._known(PredictionClass.COLOURS, self.facts.answer_colour(request.data))

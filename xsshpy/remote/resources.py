@@ -138,10 +138,11 @@ class Window(Drawable):
 
     ``settled``: its geometry is what the client said; ``plain``: so are its attributes. ``mapped``:
     whether the client mapped it. All three are otherwise where somebody else may have had a hand
-    in it, ``mapped`` is None then.
+    in it, ``mapped`` is None then. ``adopts``: others' windows may be below it.
     """
 
     __slots__ = (
+        "adopts",
         "attributes",
         "border",
         "children",
@@ -177,6 +178,7 @@ class Window(Drawable):
         self.mapped: Optional[bool] = False
         self.settled = True
         self.plain = True
+        self.adopts = False
         self.children: Dict[int, Window] = {}
         self.attributes: Dict[str, int] = {}
         self.properties: "Dict[int, OwnProperty]" = {}

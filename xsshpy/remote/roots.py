@@ -10,7 +10,7 @@ Follows the X Window System Protocol, version 11, §9 (GetWindowAttributes, GetP
 """
 
 import struct
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from .xmessages import build_reply
 
@@ -44,21 +44,28 @@ class RootWindows:
     # -- attributes --
 
     def select(self, root: int, before: int, after: int) -> None:
-        """A client selects other events on a root window; all clients can see that."""
+        """A client selects other events on a root window; all clients can see that.
+
+        What it selects no more may still be selected by others.
+        """
         known = self.attributes.get(root)
         if known is None:
             return
         selected = struct.unpack_from(self._order + "I", known, 32)[0]
-        if after & ~selected or before & ~after & ~PROPERTY_CHANGE:
+        if before & ~after & ~PROPERTY_CHANGE:
             del self.attributes[root]
+        elif after & ~selected:
+            mask = struct.pack(self._order + "I", selected | after)
+            self.attributes[root] = b"".join((known[:32], mask, known[36:]))
 
     def answer_attributes(self, root: int, own_mask: int, installed: int) -> Optional[bytes]:
         """Return the reply to GetWindowAttributes of a root window; None where it's not known."""
         known = self.attributes.get(root)
         if known is None:
             return None
-        mask = struct.pack(self._order + "I", own_mask)
-        return b"".join((known[:25], bytes((installed,)), known[26:36], mask, known[40:]))
+        selected = struct.unpack_from(self._order + "I", known, 32)[0]
+        masks = struct.pack(self._order + "II", selected | own_mask, own_mask)
+        return b"".join((known[:25], bytes((installed,)), known[26:32], masks, known[40:]))
 
     # -- properties --
 

@@ -28,13 +28,23 @@ class Replies(Enum):
 class FactClass(Enum):
     """What a fact is about, and so what makes it stale.
 
-    ABSENT: an atom that did not exist; whoever asks for it again may find that it does.
+    ABSENT: an atom that did not exist; whoever asks for it again may find that it does. SELECTIONS:
+    who owns one. DEVICES: the input devices' properties. INPUT: where the pointer is, which keys
+    and buttons are held, what the devices' axes show.
     """
 
     FOREVER = 0
     KEYBOARD = 1
     SCREENS = 2
     ABSENT = 3
+    SELECTIONS = 4
+    DEVICES = 5
+    INPUT = 6
+
+
+ONLY_TOLD = frozenset((FactClass.SELECTIONS, FactClass.DEVICES, FactClass.INPUT))
+"""Facts that hold only where somebody watches just what was asked: a client's own question is not
+kept."""
 
 
 def _opcodes(text: str) -> FrozenSet[int]:
@@ -119,6 +129,8 @@ CORE_FACTS: Dict[int, Tuple[FactClass, _Zeroed]] = {
     14: (FactClass.SCREENS, ((1, 2),)),  # GetGeometry, of a root window
     16: (FactClass.FOREVER, ((6, 8),)),  # InternAtom
     17: (FactClass.FOREVER, ((1, 2),)),  # GetAtomName
+    23: (FactClass.SELECTIONS, ((1, 2),)),  # GetSelectionOwner
+    38: (FactClass.INPUT, ((1, 2),)),  # QueryPointer
     49: (FactClass.FOREVER, ((1, 2),)),  # ListFonts
     52: (FactClass.FOREVER, ((1, 2),)),  # GetFontPath
     85: (FactClass.FOREVER, ((1, 2), (10, 12))),  # AllocNamedColor
@@ -157,6 +169,7 @@ EXTENSION_FACTS: Dict[Tuple[bytes, int], Tuple[FactClass, _Zeroed]] = {
     (b"RANDR", 6): (FactClass.SCREENS, ()),
     (b"RANDR", 8): (FactClass.SCREENS, ()),
     (b"RANDR", 9): (FactClass.SCREENS, ()),
+    (b"RANDR", 15): (FactClass.SCREENS, ((26, 28),)),
     (b"RANDR", 20): (FactClass.SCREENS, ()),
     (b"RANDR", 25): (FactClass.SCREENS, ()),
     (b"RANDR", 31): (FactClass.SCREENS, ()),
@@ -173,14 +186,27 @@ EXTENSION_FACTS: Dict[Tuple[bytes, int], Tuple[FactClass, _Zeroed]] = {
     (b"XINERAMA", 5): (FactClass.SCREENS, ()),
     (b"XInputExtension", 1): (FactClass.FOREVER, ((6, 8),)),
     (b"XInputExtension", 47): (FactClass.FOREVER, ()),
+    (b"XInputExtension", 48): (FactClass.INPUT, ((6, 8),)),
+    (b"XInputExtension", 59): (FactClass.DEVICES, ((7, 8),)),
     (b"XKEYBOARD", 0): (FactClass.FOREVER, ()),
+    (b"XKEYBOARD", 4): (FactClass.INPUT, ((6, 8),)),
+    (b"XKEYBOARD", 6): (FactClass.KEYBOARD, ((6, 8),)),
     (b"XKEYBOARD", 8): (FactClass.KEYBOARD, ((26, 28),)),
     (b"XKEYBOARD", 10): (FactClass.KEYBOARD, ()),
     (b"XKEYBOARD", 13): (FactClass.KEYBOARD, ((6, 8),)),
     (b"XKEYBOARD", 17): (FactClass.KEYBOARD, ((6, 8),)),
+    (b"XKEYBOARD", 21): (FactClass.KEYBOARD, ((6, 8),)),
+    (b"XKEYBOARD", 24): (FactClass.KEYBOARD, ((11, 12),)),
     (b"XTEST", 0): (FactClass.FOREVER, ((5, 6),)),
 }
 """Requests of extensions whose replies are facts, by the name of the extension and minor opcode."""
+
+MUST_BE_ZERO: Dict[Tuple[bytes, int], Tuple[int, int]] = {
+    (b"RANDR", 15): (24, 26),  # the property isn't deleted, and is the current one
+    (b"XInputExtension", 59): (6, 7),  # the property isn't deleted
+    (b"XKEYBOARD", 24): (6, 8),  # nothing is wanted but what never changes
+}
+"""Where such a request must have zeros, for its reply to be a fact."""
 
 CORE_MAKES_STALE: Dict[int, FactClass] = {
     100: FactClass.KEYBOARD,  # ChangeKeyboardMapping
@@ -193,6 +219,7 @@ MAKES_STALE: Dict[Tuple[bytes, int], FactClass] = {
         for minor in _opcodes("7 9 11 14 16 18 20 23")  # those that set something
     },
     **{(b"XInputExtension", minor): FactClass.KEYBOARD for minor in (25, 27, 29)},
+    **{(b"XInputExtension", minor): FactClass.DEVICES for minor in (37, 38, 57, 58)},
     **{
         (b"RANDR", minor): FactClass.SCREENS
         for minor in _opcodes("2 7 12-14 16-19 21 24 26 29-30 34-35 38-40 43-46")
@@ -200,9 +227,25 @@ MAKES_STALE: Dict[Tuple[bytes, int], FactClass] = {
 }
 """Requests after which facts of a class may be others: a client must see what it did itself."""
 
-PER_CLIENT_FACTS = {(b"XInputExtension", 47): 8, (b"RENDER", 0): 12}
-"""Questions after a version, and their size, that are facts for those who always ask the same: the
-answer binds the client."""
+PER_CLIENT_FACTS = {
+    (b"XInputExtension", 47): 8,
+    (b"RENDER", 0): 12,
+    (b"XKEYBOARD", 21): 28,
+}
+"""Questions after a version or flags, and their size, that are facts for those who always ask the
+same: the answer binds the client."""
+
+MOVES_INPUT_CORE = _opcodes("4-5 7-13 26 35 41")
+MOVES_INPUT: Dict[bytes, FrozenSet[int]] = {
+    b"Composite": _opcodes("1-4 7-8"),
+    b"SHAPE": _opcodes("1-4"),
+    b"XFIXES": _opcodes("21"),
+    b"XInputExtension": frozenset(range(256))
+    - _opcodes("1-2 6-7 9-10 20 22 24 26 28 30 36 39-40 42 45-50 54-56 59-60"),
+    b"XKEYBOARD": _opcodes("5"),
+    b"XTEST": _opcodes("2"),
+}
+"""Requests with which a client itself may change where the pointer is, and over which window."""
 
 FACT_LIMIT = 512
 """Longest request that is looked up as a question after a fact (bytes)."""

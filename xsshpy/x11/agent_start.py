@@ -42,6 +42,8 @@ MODULES = (
     "follow_render",
     "follow",
     "conclusions",
+    "follow_events",
+    "own_windows",
     "fallible",
     "predict",
     "counters",

@@ -27,6 +27,8 @@ from xsshpy.remote.xrequests import (
     EXTENSION_FACTS,
     FACT_LIMIT,
     FIRST_EXTENSION_OPCODE,
+    MUST_BE_ZERO,
+    ONLY_TOLD,
     canonicalise,
     canonicalise_core,
 )
@@ -58,7 +60,7 @@ _ROOT_AT = {
 """Where a question names the root window; by owner, and opcode or minor opcode."""
 
 _COLORMAP_AT = {(CORE, 85): 4, (CORE, 92): 4}
-_OF_ONE_SERVER = {("RANDR", 9), ("RANDR", 20)}
+_OF_ONE_SERVER = {("RANDR", 9), ("RANDR", 15), ("RANDR", 20)}
 """Questions that name what only one server has; learned, they would be of no use."""
 
 
@@ -114,11 +116,16 @@ def is_question(question: Question) -> bool:
     if owner == CORE:
         if body[0] not in CORE_FACTS or canonicalise_core(body, _read_short) != body:
             return False
+        if CORE_FACTS[body[0]][0] in ONLY_TOLD:
+            return False
         if body[0] == GET_ATOM_NAME:
             return bool(struct.unpack_from("<I", body, 4)[0] <= LAST_PREDEFINED_ATOM)
         return True
     known = EXTENSION_FACTS.get((owner.encode("utf-8"), body[1]))
     if known is None or body[0] or (owner, body[1]) in _OF_ONE_SERVER:
+        return False
+    first, last = MUST_BE_ZERO.get((owner.encode("utf-8"), body[1]), (0, 0))
+    if known[0] in ONLY_TOLD or any(body[first:last]):
         return False
     return canonicalise(body, known[1]) == body
 

@@ -49,6 +49,7 @@ from xsshpy.x11.questions import (
     ServerNames,
     build_request,
 )
+from xsshpy.x11.state import SUBSTRUCTURE_NOTIFY, WATCHED, XKB_STATE_NOTIFY, StateWatch
 
 ANSWER_TIMEOUT = 10.0
 """How long the server may take for all answers (seconds)."""
@@ -107,6 +108,7 @@ class ServerWatch(asyncio.Protocol):
         self._absent_asked = True
         self._renewing: asyncio.Task[None] | None = None
         self._last_root: dict[int, bytes] = {}
+        self._state = StateWatch(self._send, self._request)
         self.names = ServerNames(0, 0, {})
 
     async def open(
@@ -134,10 +136,14 @@ class ServerWatch(asyncio.Protocol):
         asked = list(questions)
         await self._find_extensions()
         records = [Record(Told.SETUP, 0, b"", self._setup)]
+        self._watch_keyboard_and_screens()
+        await asyncio.wait_for(
+            self._state.begin(self.names, self._events, self._screens), ANSWER_TIMEOUT
+        )
         roots = [self._ask_root(screen) for screen in self._screens]
         answers = [self._answer(question) for question in asked]
-        self._watch_keyboard_and_screens()
-        for found in await asyncio.wait_for(asyncio.gather(*roots), ANSWER_TIMEOUT):
+        state = [self._state.ask(kind) for kind in WATCHED]
+        for found in await asyncio.wait_for(asyncio.gather(*roots, *state), ANSWER_TIMEOUT):
             records.extend(found)
         focus = await self._request(struct.pack("<BBH", 43, 0, 1))
         if focus is not None:
@@ -167,8 +173,12 @@ class ServerWatch(asyncio.Protocol):
         return records
 
     def look_again(self) -> None:
-        """Look again at what nobody is told of: absent atoms, and who selects on the root."""
+        """Look again at what nobody is told of: absent atoms, and who selects on the root; and at
+        the pointer, where it moved.
+        """
         self._absent_asked = False
+        self._last_root.clear()
+        self._stale_classes.add(FactClass.INPUT)
         self._renew()
 
     async def aclose(self) -> None:
@@ -255,7 +265,8 @@ class ServerWatch(asyncio.Protocol):
     async def _ask_root(self, screen: Screen) -> list[Record]:
         """Select what changes on a root window, then ask for all of it."""
         root = screen.root
-        self._send(struct.pack("<BBHIII", 2, 0, 4, root, 1 << 11, PROPERTY_CHANGE))
+        events = PROPERTY_CHANGE | (SUBSTRUCTURE_NOTIFY if self._state.has_devices else 0)
+        self._send(struct.pack("<BBHIII", 2, 0, 4, root, 1 << 11, events))
         attributes = asyncio.ensure_future(self._ask_attributes(screen))
         listed = await self._request(struct.pack("<BBHI", 21, 0, 2, root))
         # An absent property says as well that this root window is watched.
@@ -304,10 +315,21 @@ class ServerWatch(asyncio.Protocol):
             window, atom = struct.unpack_from("<II", data, 4)
             self._dirty[window, atom] = data[16] == PROPERTY_DELETED
             self._renew()
-        elif code in (MAPPING_NOTIFY, self._events.get("XKEYBOARD", -1)):
+        elif self._is_keyboard_change(code, data):
             self._go_stale(FactClass.KEYBOARD)
+            if self._state.disarm():
+                self._stale(FactClass.INPUT)
         elif code - self._events.get("RANDR", 1000) in (0, 1):
             self._go_stale(FactClass.SCREENS)
+        for kind in self._state.take_event(code, data):
+            if kind is FactClass.INPUT:
+                self._stale(kind)  # until somebody wants to know again
+            else:
+                self._go_stale(kind)
+
+    def _is_keyboard_change(self, code: int, data: bytes) -> bool:
+        of_keyboard = code == self._events.get("XKEYBOARD") and data[1] != XKB_STATE_NOTIFY
+        return code == MAPPING_NOTIFY or of_keyboard
 
     def _go_stale(self, kind: FactClass) -> None:
         self._stale(kind)
@@ -329,7 +351,10 @@ class ServerWatch(asyncio.Protocol):
                 for (root, atom), deleted in dirty.items()
             ]
             while self._stale_classes:
-                for question in self._asked.pop(self._stale_classes.pop(), []):
+                kind = self._stale_classes.pop()
+                if kind in WATCHED:
+                    records += await self._state.ask(kind)
+                for question in self._asked.pop(kind, []):
                     record = await self._answer(question)
                     if record is not None:
                         records.append(record)
