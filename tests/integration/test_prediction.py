@@ -6,6 +6,8 @@ cause an event; an answer that is given early must be the server's own, byte for
 
 from __future__ import annotations
 
+import random
+import struct
 import subprocess
 from collections.abc import Iterator
 
@@ -24,6 +26,7 @@ from tests.support.xvfb import Xvfb
 from xsshpy.remote.facts import ServerFacts
 from xsshpy.remote.records import Record
 from xsshpy.remote.xmessages import Authorization
+from xsshpy.remote.xrequests import FactClass
 
 
 class Oracle:
@@ -129,3 +132,140 @@ def test_untrusted_clients_too(untrusted: Oracle, in_step: bool) -> None:
         assert not verdict.faults, (seed, *verdict.faults)
         early += verdict.early
     assert early > 10
+
+
+def make_decent_requests(judge: Judge, seed: int) -> Iterator[bytes]:
+    """Requests about a client's own windows that never fail, as toolkits send them at start."""
+    dice = random.Random(seed)
+    root = next(iter(judge.facts.screens))
+    atoms = [4, 31, 35, 39, 40, 68]
+    windows: list[int] = []
+
+    def request(opcode: int, form: str, *values: int, minor: int = 0, more: bytes = b"") -> bytes:
+        body = struct.pack("<" + form, *values) + more + bytes(-len(more) % 4)
+        return struct.pack("<BBH", opcode, minor, 1 + len(body) // 4) + body
+
+    for step in range(60):
+        kind = dice.choices(range(9), (2, 9, 3, 12, 3, 3, 0.3, 0.3, 0.6))[0]
+        if kind == 0 or not windows:
+            windows.append(judge.base + 1 + step)
+            above = dice.choice([root, *windows[:-1]])
+            yield request(1, "IIhhHHHHII", windows[-1], above, 3, 4, 50, 60, 0, 1, 0, 0)
+        window, atom, type_ = dice.choice(windows), dice.choice(atoms), dice.choice(atoms)
+        if kind == 1:
+            unit, count = dice.choice((8, 16, 32)), dice.randrange(9)
+            data = dice.randbytes(count * unit // 8)
+            head = (window, atom, type_, unit, count)
+            yield request(18, "IIIBxxxI", *head, more=data)
+        elif kind == 2:
+            yield request(19, "II", window, atom)
+        elif kind == 3:
+            span = dice.choice((0, 1, 9, 0xFFFFFFFF))
+            wanted = dice.choice((0, 0, type_))
+            yield request(20, "IIIII", window, atom, wanted, 0, span, minor=dice.random() < 0.1)
+        elif kind == 4:
+            yield request(15, "I", window)
+        elif kind == 5:
+            yield request(40, "IIhh", window, window, dice.randrange(-99, 99), 5)
+        elif kind == 6:
+            yield request(8, "I", window)
+        elif kind == 7:
+            yield request(24, "IIIII", window, 1, 31, atom, 0)
+        elif kind == 8:
+            yield request(7, "IIhh", window, root, 9, 9)
+
+
+@pytest.mark.parametrize("waiting", [True, False])
+def test_windows_are_what_their_client_made_them(oracle: Oracle, waiting: bool) -> None:
+    known = set()
+    for seed in range(4000, 4040):
+        judge = oracle.judge(seed)
+        judge.lockstep = waiting
+        for request in make_decent_requests(judge, seed):
+            judge.send(request)
+            if waiting:
+                judge.settle()
+        verdict = judge.finish()
+        judge.close()
+        assert not verdict.faults, (seed, *verdict.faults)
+        assert not judge.conversation.counters.errors
+        known.update(
+            judge.asked[number][0]
+            for number, opinion in judge.opinions.items()
+            if opinion.answer is not None
+        )
+    assert known >= {15, 20, 40}
+
+
+KINDS_OF_STATE = (FactClass.SELECTIONS, FactClass.DEVICES, FactClass.INPUT, FactClass.SCREENS)
+
+
+def test_what_is_watched_is_what_the_server_says(oracle: Oracle) -> None:
+    """Every question about selections, devices, outputs, the pointer: answered early, and right."""
+    judge = oracle.judge(1)
+    opcodes = {name: opcode for opcode, name in judge.facts.extensions.items()}
+    keyboard = opcodes[b"XKEYBOARD"]
+    judge.send(struct.pack("<BBHHH", keyboard, 0, 2, 1, 0))
+    kinds = {key: kind for key, (kind, _) in judge.facts.replies.items()}
+    asked = [key for key, kind in kinds.items() if kind in KINDS_OF_STATE or key[0] == keyboard]
+    before = judge.conversation.counters.answered_early
+    for key in asked:
+        judge.send(key)
+    told = judge.conversation.counters.answered_early - before
+    verdict = judge.finish()
+    judge.close()
+    assert not verdict.faults, verdict.faults
+    assert told == len(asked)
+    assert {kinds[key] for key in asked} >= set(KINDS_OF_STATE)
+    devices = opcodes[b"XInputExtension"]
+    assert {(devices, 48), (devices, 59), (keyboard, 4), (keyboard, 6), (keyboard, 24)} <= {
+        (key[0], key[1]) for key in asked
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        struct.pack("<BBHIIhhHHhh", 41, 0, 6, 0, 0, 0, 0, 0, 0, 5, 6),  # WarpPointer
+        struct.pack("<BBHI", 8, 0, 2, 0),  # MapWindow
+    ],
+    ids=["warped", "mapped"],
+)
+def test_who_may_have_moved_the_pointer_waits_for_the_server(oracle: Oracle, change: bytes) -> None:
+    judge = oracle.judge(1)
+    root = next(iter(judge.facts.screens))
+    window = judge.base + 1
+    judge.send(struct.pack("<BBHIIhhHHHHII", 1, 0, 8, window, root, 0, 0, 999, 999, 0, 1, 0, 0))
+    where = struct.pack("<BBHI", 38, 0, 2, root)
+    judge.send(where)
+    assert judge.opinions[judge.sequence].answer is not None
+    if change[0] == 41:
+        change = change[:8] + struct.pack("<I", root) + change[12:]
+    else:
+        change = change[:4] + struct.pack("<I", window)
+    judge.send(change)
+    judge.send(where)
+    assert judge.opinions[judge.sequence].answer is None
+    verdict = judge.finish()
+    judge.close()
+    assert not verdict.faults, verdict.faults
+    assert judge.told[2][12:20] != judge.told[4][12:20]
+
+
+def test_who_owns_a_selection_is_not_told_to_who_takes_one(oracle: Oracle) -> None:
+    judge = oracle.judge(1)
+    root = next(iter(judge.facts.screens))
+    questions = [key for key, (k, _) in judge.facts.replies.items() if k is FactClass.SELECTIONS]
+    window = judge.base + 1
+    judge.send(struct.pack("<BBHIIhhHHHHII", 1, 0, 8, window, root, 0, 0, 9, 9, 0, 1, 0, 0))
+    judge.send(questions[0])
+    assert judge.opinions[judge.sequence].answer is not None
+    judge.send(struct.pack("<BBHI", 22, 0, 4, window) + questions[0][4:8] + bytes(4))
+    judge.send(questions[0])
+    assert judge.opinions[judge.sequence].answer is None
+    judge.send(questions[1])
+    assert judge.opinions[judge.sequence].answer is not None
+    verdict = judge.finish()
+    judge.close()
+    assert not verdict.faults, verdict.faults
+    assert judge.told[4][8:12] == struct.pack("<I", window)

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from tests.support.xrandom_state import StateRequests
 from xsshpy.remote.facts import ServerFacts
 
 T = TypeVar("T")
@@ -114,6 +115,7 @@ class RandomClient:
             ]
         if self.big:
             self.makers.append((1, self.enable_big))
+        self.makers += StateRequests(self).makers()
         self.weights = [weight for weight, _ in self.makers]
 
     def requests(self, count: int) -> Iterator[bytes]:

@@ -53,6 +53,8 @@ class Follower:
             self.resources.pixmaps.clear()
         elif opcode in (55, 56, 57, 59, 60):
             self.resources.contexts.clear()
+        elif opcode in (78, 79, 80):
+            self.resources.colormaps.clear()
         elif opcode in (45, 46):
             self.resources.fonts.clear()
         elif opcode >= FIRST_EXTENSION_OPCODE:

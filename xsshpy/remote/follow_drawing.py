@@ -102,7 +102,8 @@ class DrawingFollower:
             75: self._draw_text,
             76: self._draw_text,
             77: self._draw_text,
-            78: self._claim,
+            78: self._create_colormap,
+            79: self._free_colormap,
             80: self._claim,
             93: self._create_cursor,
             94: self._create_cursor,
@@ -145,6 +146,24 @@ class DrawingFollower:
         """Take note of an id that is given to something which nobody follows."""
         if len(request.data) >= 8:
             self._resources.claim(self._ints.unpack_from(request.data + bytes(4), 4)[0])
+        return RISKY
+
+    def _create_colormap(self, request: Request) -> bool:
+        if request.size != 16:
+            self._claim(request)
+            return RISKY
+        identifier, window_id, visual = self._three.unpack_from(request.data, 4)
+        window = self._resources.windows.get(window_id)
+        root = window_id if window is None else window.root
+        known = visual in self._facts.visuals and len(self._facts.screens) == 1
+        right = self._resources.claim(identifier) and known and root in self._facts.screens
+        if not right or request.data[1]:  # with cells allocated, or for who knows what
+            return RISKY
+        self._resources.colormaps[identifier] = (root, visual)
+        return SAFE
+
+    def _free_colormap(self, request: Request) -> bool:
+        take_away(self._resources, self._resources.colormaps, self._order, request)
         return RISKY
 
     def _free_cursor(self, request: Request) -> bool:

@@ -66,11 +66,17 @@ class EventFollower:
     def introduce(self, name: bytes, request: Request) -> None:
         """Take note of a client that says which version of an extension it wants."""
         if name == b"XFIXES" and request.size == len(request.data) == 12:
-            if struct.unpack_from(self._order + "I", request.data, 4)[0] >= 2:
-                self._introduced.add(name)
+            said = struct.unpack_from(self._order + "I", request.data, 4)[0] >= 2
         elif name == b"XKEYBOARD" and request.size == len(request.data) == 8:
-            if struct.unpack_from(self._order + "HH", request.data, 4) == (1, 0):
-                self._introduced.add(name)
+            said = struct.unpack_from(self._order + "HH", request.data, 4) == (1, 0)
+        else:
+            return
+        if said:
+            self._introduced.add(name)
+
+    def may_ask(self, name: bytes) -> bool:
+        """Tell whether the server answers this client's questions to an extension."""
+        return name != b"XKEYBOARD" or name in self._introduced
 
     def _is_window(self, identifier: int) -> bool:
         return identifier in self._resources.windows or identifier in self._facts.screens
@@ -147,8 +153,8 @@ class EventFollower:
     def _has_gestures(self) -> bool:
         """Tell whether the server surely knows gestures."""
         for key, (_, reply) in self._facts.replies.items():
-            if key[1] == XI_QUERY_VERSION and key[0] >= 128:
-                if self._facts.extensions.get(key[0]) == b"XInputExtension":
-                    version = struct.unpack_from(self._order + "HH", reply, 8)
-                    return bool(version >= GESTURES_SINCE)
+            of_input = self._facts.extensions.get(key[0]) == b"XInputExtension"
+            if of_input and key[1] == XI_QUERY_VERSION:
+                version: Tuple[int, int] = struct.unpack_from(self._order + "HH", reply, 8)
+                return version >= GESTURES_SINCE
         return False

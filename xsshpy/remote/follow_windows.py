@@ -124,12 +124,12 @@ class WindowFollower:
             return RISKY
         window.x, window.y, window.width, window.height, window.border = x, y, width, height, border
         parent = window.parent
-        depth, own_visual = self._above(window)
+        alike = self._is_like_above(window, data[1], visual, values)
         if not values.get("colormap"):
             values["colormap"] = self._inherit_colormap(window)
         window.attributes = values
         right = width and height and kind <= INPUT_ONLY and window.kind == INPUT_OUTPUT
-        right = right and data[1] in (0, depth) and visual in (0, own_visual)
+        right = right and alike
         right = right and (parent is None or parent.kind == INPUT_OUTPUT)
         right = right and self._are_safe_attributes(window, values)
         window.since = 0 if parent is None else parent.since
@@ -156,6 +156,20 @@ class WindowFollower:
             depth = 0 if kind == INPUT_ONLY else depth or screen.depth
             return Window(identifier, screen.root, None, depth, visual or screen.visual, kind)
         return None
+
+    def _is_like_above(
+        self, window: Window, depth: int, visual: int, values: Dict[str, int]
+    ) -> bool:
+        """Tell whether a window's depth and visual are those of the window above.
+
+        Others are as good where the window gets a border and a colormap of its own.
+        """
+        above = self._above(window)
+        if depth in (0, above[0]) and visual in (0, above[1]):
+            return True
+        known = self._facts.visuals.get(visual)
+        given = "border_pixel" in values and values.get("colormap")
+        return bool(given and known is not None and known.depth == depth)
 
     def _above(self, window: Window) -> Tuple[int, int]:
         """Return depth and visual of the window above."""
@@ -195,6 +209,9 @@ class WindowFollower:
         return window.depth == self._above(window)[0]
 
     def _suits(self, window: Window, colormap: int) -> bool:
+        own = self._resources.colormaps.get(colormap)
+        if own is not None:
+            return own == (window.root, window.visual)
         screen = self._facts.colormaps.get(colormap)
         known = screen is not None and screen.root == window.root
         return bool(known and screen is not None and screen.visual == window.visual)

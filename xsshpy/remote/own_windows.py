@@ -19,6 +19,7 @@ from .facts import ServerFacts
 from .resources import Resources, Window
 from .roots import Property, build_property_answer
 from .xmessages import Request, build_reply, pad_length
+from .xrequests import INTERN_ATOM
 
 VALUE_LIMIT = 4096
 """Longest value that is kept (bytes)."""
@@ -36,7 +37,13 @@ MAPPING = frozenset((7, 8, 9, 24))
 """Requests after which others may write to a window that they name: ReparentWindow, MapWindow,
 MapSubwindows, ConvertSelection."""
 
+CHANGING = frozenset((1, 4, 5, 18, 19, 114))
+"""Requests that make or destroy windows, or change properties."""
+
+MAP_SUBWINDOWS = 9
 SEND_EVENT = 25
+CLIENT_MESSAGE = 33
+STATE = b"_NET_WM_STATE"
 
 
 class OwnWindows:
@@ -47,6 +54,14 @@ class OwnWindows:
         self._resources = resources
         self._order = facts.order.value
         self._properties: Dict[int, Properties] = {}
+        units = 2 + (len(STATE) + 3) // 4
+        self._intern_state = b"".join(
+            (
+                struct.pack(self._order + "BBHHxx", INTERN_ATOM, 0, units, len(STATE)),
+                STATE,
+                bytes(pad_length(len(STATE))),
+            )
+        )
 
     def create(self, window: int) -> None:
         """A window is new, and has no properties."""
@@ -57,22 +72,46 @@ class OwnWindows:
         if len(self._properties) < WINDOWS_LIMIT and window in self._resources.windows:
             self._properties[window] = {}
 
-    def distrust(self) -> None:
-        """A request failed: nothing is sure."""
-        self._properties.clear()
+    def fail(self, opcode: int) -> None:
+        """A request failed: what it was to change is not sure."""
+        if opcode in CHANGING:
+            self._properties.clear()
 
     def expose(self, request: Request) -> None:
-        """Take note of a request (``MAPPING``, SendEvent) that draws others' attention."""
+        """Take note of a request (``MAPPING``) after which others may write to a window."""
         if not self._properties:
             return
-        data = request.data[:44]
-        first = 12 if request.opcode == SEND_EVENT else 4
-        if request.opcode == 9 or len(data) < first + 4:
+        if request.opcode == MAP_SUBWINDOWS or len(request.data) < 8:
+            self._properties.clear()
+        else:
+            window = struct.unpack_from(self._order + "I", request.data, 4)[0]
+            self._properties.pop(window, None)
+
+    def tell_others(self, request: Request) -> None:
+        """Take note of a SendEvent: others may write to the windows that it names.
+
+        To the root window go messages to the window manager; it is alone in acting on them. One
+        about the state of a window that isn't mapped may make it change that state.
+        """
+        if not self._properties:
+            return
+        if request.size != len(request.data) or request.size != 44:
             self._properties.clear()
             return
-        count = (len(data) - first) // 4 if request.opcode == SEND_EVENT else 1
-        for word in struct.unpack_from("{}{}I".format(self._order, count), data, first):
-            self._properties.pop(word, None)
+        words = struct.unpack_from(self._order + "11I", request.data)
+        if words[1] in self._facts.screens and self._facts.managed is False:
+            return
+        about_state = words[5] == self._state_atom() and request.data[12] & 0x7F == CLIENT_MESSAGE
+        for word in words[3:]:
+            known = self._properties.get(word)
+            if known is not None and about_state and words[1] in self._facts.screens:
+                known[words[5]] = None
+            else:
+                self._properties.pop(word, None)
+
+    def _state_atom(self) -> Optional[int]:
+        found = self._facts.find_atom(self._intern_state)
+        return None if found is None else struct.unpack_from(self._order + "I", found[1], 8)[0]
 
     def change(self, request: Request) -> None:
         """Follow a ChangeProperty."""

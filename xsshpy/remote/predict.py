@@ -188,6 +188,7 @@ class Predictor:
             return
         self.risky_sequence = self._fallible_sequence = self._last
         self._own.distrust()
+        self._own.fail(opcode)
         foreign = not self.resources.is_own(self._int.unpack_from(error, 4)[0])
         followed = opcode in (CONFIGURE_WINDOW, REPARENT_WINDOW)  # own windows, named with others
         if followed or not (foreign and code in (BAD_WINDOW, BAD_DRAWABLE)):
@@ -276,8 +277,10 @@ class Predictor:
         if opcode >= FIRST_EXTENSION_OPCODE:
             return self._extension(request)
         self.resources.epoch += 1
-        if opcode in MAPPING or opcode == SEND_EVENT:
+        if opcode in MAPPING:
             self._own.expose(request)
+        elif opcode == SEND_EVENT:
+            self._own.tell_others(request)
         return Opinion(core_replies(opcode), False)
 
     def _move_input(self) -> None:
@@ -432,16 +435,9 @@ class Predictor:
             self.facts.forget(MAKES_STALE[question])
         if minor in MOVES_INPUT.get(name, ()):
             self._move_input()
-        known = EXTENSION_FACTS.get(question)
-        if known is not None and request.size == len(request.data) <= FACT_LIMIT:
-            key = canonicalise(request.data, known[1])
-            first, last = MUST_BE_ZERO.get(question, (0, 0))
-            if key is not None and any(key[first:last]):
-                key = None
-            if minor == 0:
-                self._events.introduce(name, request)
-            if key is not None and self._is_first(question, key):
-                return self._fact(key, known[0])
+        key = self._find_extension_key(question, request)
+        if key is not None:
+            return self._fact(key, EXTENSION_FACTS[question][0])
         judge = self._events.handlers.get(question)
         safe = judge is not None and judge(request)
         if question in CAUSES_EVENTS:
@@ -451,6 +447,22 @@ class Predictor:
         if name not in (b"RENDER", b"XKEYBOARD", b"XInputExtension", b"RANDR"):
             self.resources.epoch += 1
         return VOID_SAFE if safe else Opinion(extension_replies(name, minor), False)
+
+    def _find_extension_key(self, question: Tuple[bytes, int], request: Request) -> Optional[bytes]:
+        """Return the canonical form of an extension's request, where its reply is a fact."""
+        known = EXTENSION_FACTS.get(question)
+        if known is None or not request.size == len(request.data) <= FACT_LIMIT:
+            return None
+        name, minor = question
+        if minor == 0:
+            self._events.introduce(name, request)
+        elif not self._events.may_ask(name):
+            return None
+        key = canonicalise(request.data, known[1])
+        first, last = MUST_BE_ZERO.get(question, (0, 0))
+        if key is None or any(key[first:last]):
+            return None
+        return key if self._is_first(question, key) else None
 
     def _is_first(self, question: Tuple[bytes, int], key: bytes) -> bool:
         """Tell whether a client has not asked this otherwise before, where that binds it."""

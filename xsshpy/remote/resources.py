@@ -13,7 +13,7 @@ Follows the X Window System Protocol, version 11, §9 (CreateWindow to FreeGC), 
 """
 
 from collections import deque
-from typing import Deque, Dict, List, Optional, Set
+from typing import Deque, Dict, List, Optional, Set, Tuple
 
 from .roots import Property
 
@@ -286,6 +286,8 @@ class Resources:
         self.contexts: Dict[int, GraphicsContext] = {}
         self.fonts: Dict[int, bytes] = {}
         self.cursors: Dict[int, bool] = {}
+        self.colormaps: Dict[int, Tuple[int, int]] = {}
+        """By id, root window and visual."""
         self.pictures: Dict[int, Picture] = {}
         self.glyph_sets: Dict[int, int] = {}
         """By id, the depth of the glyphs."""
