@@ -24,7 +24,10 @@ SUPPORT = Path(__file__).parents[1] / "support"
 XCLIENT = f"{shlex.quote(sys.executable)} {shlex.quote(str(SUPPORT / 'xclient.py'))}"
 PYTHON = shlex.quote(sys.executable)
 
-WATCHED = re.compile(rb"current input event mask: .*\n|^ +PropertyChange(Mask)? *\n", re.MULTILINE)
+WATCHED = re.compile(
+    rb"current input event mask: .*\n|^ +((PropertyChange|SubstructureNotify)(Mask)? *)+\n",
+    re.MULTILINE,
+)
 """What tells that someone watches the root window, as the agent's local end does."""
 
 VARYING = re.compile(

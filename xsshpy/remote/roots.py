@@ -10,7 +10,7 @@ Follows the X Window System Protocol, version 11, §9 (GetWindowAttributes, GetP
 """
 
 import struct
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from .xmessages import build_reply
 
