@@ -187,7 +187,6 @@ class Predictor:
         if core_replies(opcode) is Replies.ONE:
             return
         self.risky_sequence = self._fallible_sequence = self._last
-        self._own.distrust()
         self._own.fail(opcode)
         foreign = not self.resources.is_own(self._int.unpack_from(error, 4)[0])
         followed = opcode in (CONFIGURE_WINDOW, REPARENT_WINDOW)  # own windows, named with others
