@@ -150,3 +150,24 @@ def test_a_failed_move_ends_what_was_followed(stage: Stage) -> None:
     stage.settle()
     stage.send(struct.pack("<BBHI", 14, 0, 2, inner))
     stage.require_right()
+
+
+GRADIENT = struct.pack("<iiiiI", 0, 0, 1 << 16, 0, 2) + struct.pack("<ii8H", 0, 1 << 16, *[0] * 8)
+
+
+def test_what_nobody_follows_is_no_burden_for_ever(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xsshpy.remote.resources.RESOURCE_LIMIT", 20)
+    render = stage.opcode_of(b"RENDER")
+    for number in range(1, 50):
+        picture = stage.base + number
+        head = struct.pack("<BBHI", render, 34, 2 + len(GRADIENT) // 4, picture)
+        stage.send(head + GRADIENT)
+        stage.send(struct.pack("<BBHI", render, 7, 2, picture))
+    stage.settle()
+    assert not stage.judge.conversation.counters.errors
+    stage.window(100)
+    stage.send(SYNC)
+    assert stage.judge.sequence in stage.judge.told
+    stage.require_right()

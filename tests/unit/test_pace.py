@@ -126,6 +126,20 @@ def test_link_is_full_and_its_queue_short(name, acks):
         assert link.pace.rtt == pytest.approx(round_trip, rel=0.1, abs=0.002)
 
 
+def test_a_line_that_stood_still_is_full_right_after():
+    link = Link(20 * MEGABIT, 0.1)
+    link.run(15)
+    link.fill(16384)
+    # A laptop sleeps, or the network is away: all that is under way comes later.
+    link._events = [(time + 300, number, what, size) for time, number, what, size in link._events]
+    link._free_at += 300
+    link.rest(300)
+    link.run(10)
+    start = link.now
+    link.run(10)
+    assert link.throughput(start) >= 0.9 * 20 * MEGABIT
+
+
 @pytest.mark.parametrize("name", LINKS)
 def test_start_doubles_with_every_round_trip(name):
     rate, round_trip = LINKS[name]

@@ -132,7 +132,10 @@ class DrawingFollower:
         if request.size != 32:
             return RISKY
         identifier, source, mask_font = self._three.unpack_from(request.data, 4)
-        if not self._resources.claim(identifier) or request.opcode != CREATE_GLYPH_CURSOR:
+        if request.opcode != CREATE_GLYPH_CURSOR:
+            self._resources.claim_unfollowed(identifier, self._resources.cursors)
+            return RISKY
+        if not self._resources.claim(identifier):
             return RISKY
         glyphs = struct.unpack_from(self._order + "HH", request.data, 16)
         fonts = self._resources.fonts

@@ -9,7 +9,7 @@ Follows the X Rendering Extension 0.11.
 """
 
 import struct
-from typing import Dict, Optional
+from typing import Dict, Mapping, Optional
 
 from .facts import ServerFacts
 from .judgement import RISKY, SAFE, Handler, take_away
@@ -24,9 +24,6 @@ GLYPH_DEPTHS = frozenset((1, 8, 32))
 LAST_PLAIN_OPERATOR = 13
 OTHER_GLYPHS = 255
 
-MAKES = (18, 31, 34, 35, 36)
-"""Requests that give an id to what is not followed: other glyph sets, cursors and gradients."""
-
 HARMLESS = frozenset((0, 1, 2, 3, 22, 28, 29, 30))
 """Requests that are not judged and draw on nothing."""
 
@@ -38,6 +35,12 @@ class RenderFollower:
         self._facts = facts
         self._resources = resources
         self._order = facts.order.value
+        self._makes: Dict[int, Mapping[int, object]] = {
+            18: resources.glyph_sets,
+            31: resources.cursors,
+            **dict.fromkeys((34, 35, 36), resources.pictures),
+        }
+        """Requests that give an id to what is not followed: glyph sets, cursors and gradients."""
         self.handlers: Dict[int, Handler] = {
             4: self._create_picture,
             5: self._change_picture,
@@ -57,7 +60,7 @@ class RenderFollower:
             26: self._fill_rectangles,
             27: self._create_cursor,
             33: self._create_solid_fill,
-            **dict.fromkeys(MAKES, self._claim),
+            **dict.fromkeys(self._makes, self._claim),
         }
 
     def pass_unjudged(self, minor: int) -> None:
@@ -68,7 +71,7 @@ class RenderFollower:
     def _claim(self, request: Request) -> bool:
         if len(request.data) >= 8:
             identifier = struct.unpack_from(self._order + "I", request.data, 4)[0]
-            self._resources.claim(identifier)
+            self._resources.claim_unfollowed(identifier, self._makes[request.data[1]])
         return RISKY
 
     # -- pictures --

@@ -36,6 +36,7 @@ def take_away(resources: Resources, kept: Dict[int, T], order: str, request: Req
         return RISKY
     identifier = struct.unpack_from(order + "I", request.data, 4)[0]
     if kept.pop(identifier, None) is None:
+        resources.release_unfollowed(identifier, kept)
         return RISKY
     resources.release(identifier)
     return SAFE

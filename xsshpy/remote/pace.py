@@ -43,6 +43,9 @@ RATE_LIFETIME = 0.5
 RTT_LIFETIME = 10.0
 """How long the shortest round trip is believed in (seconds)."""
 
+LONGEST_QUEUE = 2.0
+"""Longest queue that is believed in (seconds): what took longer stood still, as in a sleep."""
+
 DRAINED = 0.5
 """Part of what fills the link that is under way while the round trip is measured."""
 
@@ -226,7 +229,8 @@ class Pace:
             self._rtt_at = now
         elif now - self._rtt_at > RTT_LIFETIME:
             # Pieces that left before now still see the queue: it takes their round trip to empty.
-            self._drain_until = now + sample + self.rtt
+            # One that was cut for a while is no longer full after it.
+            self._drain_until = now + min(sample, self.rtt + LONGEST_QUEUE) + self.rtt
             self._drain_shortest = None
 
     def _learn_rate(self, now: float, piece: _Sent) -> None:

@@ -13,7 +13,7 @@ Follows the X Window System Protocol, version 11, §9 (CreateWindow to FreeGC), 
 """
 
 from collections import deque
-from typing import Deque, Dict, List, Optional, Set, Tuple
+from typing import Deque, Dict, List, Mapping, Optional, Set, Tuple
 
 from .roots import Property
 
@@ -291,6 +291,8 @@ class Resources:
         self.pictures: Dict[int, Picture] = {}
         self.glyph_sets: Dict[int, int] = {}
         """By id, the depth of the glyphs."""
+        self.unfollowed: Dict[int, Mapping[int, object]] = {}
+        """By id, the kind of what nobody follows: where those would be kept that somebody does."""
         self._given: Set[int] = set()
         self.epoch = 0
         """Counts what might have drawn on anything."""
@@ -323,6 +325,17 @@ class Resources:
             return False
         self._given.add(identifier)
         return True
+
+    def claim_unfollowed(self, identifier: int, kind: "Mapping[int, object]") -> None:
+        """An id is given to something of a kind; those that are followed are kept in ``kind``."""
+        if self.claim(identifier):
+            self.unfollowed[identifier] = kind
+
+    def release_unfollowed(self, identifier: int, kind: "Mapping[int, object]") -> None:
+        """Something was freed as one of a kind: if it is one, its id is free, made or not."""
+        if self.unfollowed.get(identifier) is kind:
+            del self.unfollowed[identifier]
+            self.release(identifier)
 
     def release(self, identifier: int) -> None:
         """An id is surely free again."""
