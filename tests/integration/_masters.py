@@ -14,6 +14,7 @@ from tests.integration._pairs import PROGRAMS, describe_difference, plain
 from tests.support.clients import ClientHome
 from tests.support.processes import Completed, end_popen, run, wait_until
 from tests.support.sshd import KeyRing, ServerOptions, SshServer
+from tests.support.warmstart import WORKER_ACCOUNT
 
 
 class Harbour:
@@ -23,7 +24,9 @@ class Harbour:
         self.folder = Path(tempfile.mkdtemp(prefix="xm-", dir="/tmp"))
         for name in ("home", "run", "tmp", "c"):
             (self.folder / name).mkdir(mode=0o700)
-        self.home = ClientHome(*(self.folder / name for name in ("home", "run", "tmp")))
+        self.home = ClientHome(
+            *(self.folder / name for name in ("home", "run", "tmp", WORKER_ACCOUNT))
+        )
         options.setdefault("shell", "/bin/bash")
         self.server = SshServer(self.folder / "sshd", keys, ServerOptions(**options))  # type: ignore[arg-type]
         self.home.add(self.server, extra="ForwardX11 no")

@@ -33,7 +33,10 @@ class ClientHome:
         self.temporary = temporary
         try:
             name = os.environ.get("USER") or os.environ.get("LOGNAME") or "tester"
-            self._account = account_environment(account, name=name, home=str(path), shell="/bin/sh")
+            beside = path.parent / "client-account"
+            self._account = account_environment(
+                account or beside, name=name, home=str(path), shell="/bin/sh"
+            )
         except MissingTool:
             self._account = {}
 
