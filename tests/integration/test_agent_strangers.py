@@ -22,8 +22,10 @@ from tests.support.processes import end_popen, wait_until
 from tests.support.xtalk import server_setup
 from xsshpy.remote.frames import TO_LOCAL, Frame, FrameKind
 from xsshpy.remote.link import CONTROL_LIMIT, Link
+from xsshpy.remote.listener import open_listener
 from xsshpy.remote.records import Record, Told, build_records
 from xsshpy.remote.server import CLIENT_LIMIT, REFUSED_LIMIT
+from xsshpy.remote.server import Agent as AgentItself
 from xsshpy.remote.xmessages import ByteOrder
 from xsshpy.x11.agent_start import StageReader, agent_command
 
@@ -139,3 +141,30 @@ def test_without_descriptors_clients_wait_and_the_agent_sleeps(
         assert agent.processor_time() - before < 0.1
     with agent.connect() as client:
         assert agent.lets_in(client)
+
+
+def test_a_fault_that_one_client_finds_ends_that_client() -> None:
+    def fail(data: bytes) -> None:
+        raise KeyError("something that nobody thought of")
+
+    source, sink = os.pipe()
+    listener = open_listener()
+    try:
+        agent = AgentItself(listener, source, sink)
+        agent._primed = True
+        with socket.create_connection(("127.0.0.1", 6000 + listener.number), 10) as other:
+            other.sendall(show(listener.cookie))
+            select.select([listener.sockets[0]], [], [], 10)
+            agent._accept(listener.sockets[0])
+            client = agent._clients[1]
+            assert client.sock is not None
+            select.select([client.sock], [], [], 10)
+            agent._read_client(client)
+            assert client.conversation is not None
+            agent._converse(client, fail, b"")
+            assert client.sock is None
+            assert client.close_sent
+    finally:
+        listener.close()
+        os.close(source)
+        os.close(sink)

@@ -267,7 +267,7 @@ class ServerFacts:
 
     def _learn_picture_formats(self, reply: bytes) -> None:
         count = self._structs["I"].unpack_from(reply, 8)[0]
-        for position in range(32, min(len(reply), 32 + 28 * count), 28):
+        for position in range(32, min(len(reply) - 27, 32 + 28 * count), 28):
             identifier = self._structs["I"].unpack_from(reply, position)[0]
             self.picture_formats[identifier] = reply[position + 5]
 

@@ -168,6 +168,8 @@ class FallibleRequests:
         if not mask & SIBLING:
             return True
         place = 12 + 4 * bin(mask & (SIBLING - 1)).count("1")
+        if request.size < place + 4:
+            return False
         sibling = self._ints.unpack_from(request.data + bytes(12), place)[0]
         known = sibling in windows and sibling != window
         return known and windows[sibling].parent is windows[window].parent

@@ -534,6 +534,8 @@ class Predictor:
             return WAITS_SAFE
         if window.mapped is None or (window.mapped and shown is None):
             return WAITS_SAFE
+        if not window.has_small_attributes:
+            return WAITS_RISKY  # the server will have refused them
         state = 0 if not window.mapped else 2 if shown else 1
         answer = struct.pack(
             self._order + "BBHIIHBBIIBBBBIIIHxx",

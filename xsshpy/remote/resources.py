@@ -61,6 +61,9 @@ WINDOW_VALUES = (
 )
 """Window attributes in the order of the bits of their value mask."""
 
+SMALL_VALUES = ("bit_gravity", "win_gravity", "backing_store", "save_under", "override_redirect")
+LARGER_VALUE = "do_not_propagate"
+
 GC_VALUES = (
     "function",
     "plane_mask",
@@ -191,6 +194,12 @@ class Window(Drawable):
     def event_mask(self) -> int:
         """The events that the client selected here."""
         return self.attributes.get("event_mask", 0)
+
+    @property
+    def has_small_attributes(self) -> bool:
+        """Whether those that take few values have one that fits where it is told."""
+        small = (self.attribute(name) for name in SMALL_VALUES)
+        return all(value <= 0xFF for value in small) and self.attribute(LARGER_VALUE) <= 0xFFFF
 
     def unsettle(self) -> None:
         """Somebody else may do what he likes with this window from now on."""

@@ -478,6 +478,8 @@ class Agent:
             receive(data)
         except ProtocolError as error:
             failure = str(error)
+        except Exception as error:  # a fault of ours that one client found: the others go on
+            failure = "it cannot be followed: {}".format(type(error).__name__)
         pieces = conversation.take_for_server()
         self._fresh = True
         if conversation.brings_news() or failure is not None:
