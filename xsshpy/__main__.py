@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from xsshpy import __version__
+from xsshpy.loading import QuickEnd, pause_collection, resume_collection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run xssh and leave with its exit status; Ctrl-C at any moment ends without a traceback."""
+    end = QuickEnd()
+    pause_collection()
     try:
         restore_locale()
         status = run_command_line()
@@ -24,6 +27,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
         status = 130
+    end.status = status
     sys.exit(status)
 
 
@@ -38,6 +42,7 @@ def run_command_line() -> int:
         if invocation.doctor:
             from xsshpy.doctor.visit import visit
 
+            resume_collection()
             return visit(invocation, os.environ)
         from xsshpy.start import start  # nothing slow is loaded before it is needed
 

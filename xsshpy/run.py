@@ -1,8 +1,9 @@
 """One run, from the Invocation to the exit status: the story, top to bottom.
 
 Settings come first, from OpenSSH itself. Then three things go on at the same time: asyncssh is
-loaded, the connection is made, and the local display is proved. When the login is done, the
-session starts; when it ends, so do the windows it opened, and the terminal is as it was.
+loaded, the connection is made, and the local display is proved. While the login goes on, what comes
+after it is loaded. When it is done, the session starts; when it ends, so do the windows it opened,
+and the terminal is as it was.
 This is the only module that knows the order; nothing imports it but the command line.
 """
 
@@ -21,6 +22,7 @@ from xsshpy.commandline import CommandLine, run_local_command
 from xsshpy.console import Console, LogLevel
 from xsshpy.errors import EXIT_FAILURE, ForwardError
 from xsshpy.foreground import Attendance
+from xsshpy.loading import resume_collection
 from xsshpy.preliminaries import (
     adopt_settings,
     examine_settings,
@@ -35,10 +37,22 @@ from xsshpy.values import dataclass, replace
 from xsshpy.x11_ways import X11Run, prepare_x11
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from xsshpy.ssh.connect import Session
     from xsshpy.ssh.forward import Forwarder
     from xsshpy.ssh.session import RemoteProcess
+    from xsshpy.ssh.transport import Transport
 
+_LATER = (
+    "xsshpy.ssh.forward",
+    "xsshpy.ssh.forward_spec",
+    "xsshpy.ssh.tunnel",
+    "xsshpy.plan",
+    "xsshpy.ssh.session",
+    "xsshpy.ssh.endings",
+)
+"""What nearly every run needs once it is logged in."""
 _FATAL_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -126,11 +140,9 @@ async def _tell_story(task: _Task, console: Console) -> int:
             prepare_x11(task.invocation, settings, task.environ, console, notices.take)
         )
         stack.push_async_callback(_close_x11, x11)
-        await loading
-        from xsshpy.ssh.connect import connect
-
-        session = await connect(settings, task.invocation, console, task.environ)
+        session = await _log_in(task, settings, console, loading)
         stack.push_async_callback(session.close)
+        resume_collection()
         forwarder = await _open_forwards(stack, settings, session)
         run = _Run(task, settings, console, session, forwarder, loop.time())
         await _run_local_command(run)
@@ -143,6 +155,42 @@ async def _tell_story(task: _Task, console: Console) -> int:
         forwarding = await x11
         notices.release()
         return await _run_session(run, forwarding)
+
+
+async def _log_in(
+    task: _Task, settings: Settings, console: Console, loading: asyncio.Future[ModuleType]
+) -> Session:
+    """Connect while asyncssh is loaded, log in while the rest is."""
+    opening = None
+    if not settings.proxy_jump:
+        from xsshpy.ssh.transport import open_transport
+
+        opening = asyncio.create_task(open_transport(settings, console))
+    try:
+        await loading
+    except BaseException:
+        if opening is not None:
+            await _abandon(opening)
+        raise
+    from xsshpy.ssh.connect import connect
+
+    loop = asyncio.get_running_loop()
+    later = loop.run_in_executor(None, _load_later)
+    session = await connect(settings, task.invocation, console, task.environ, opening=opening)
+    later.add_done_callback(lambda done: done.exception())  # who needs it meets it again
+    return session
+
+
+def _load_later() -> None:
+    for name in _LATER:
+        importlib.import_module(name)
+
+
+async def _abandon(opening: asyncio.Task[Transport]) -> None:
+    opening.cancel()
+    opened = (await asyncio.gather(opening, return_exceptions=True))[0]
+    if not isinstance(opened, BaseException):
+        await opened.close()
 
 
 @dataclass(frozen=True)

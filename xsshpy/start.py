@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from xsshpy.configuration import read_settings_now
 from xsshpy.console import Console
 from xsshpy.errors import SettingsError
+from xsshpy.loading import import_asyncio, pause_collection, resume_collection
 from xsshpy.mux.client import Ride, try_master
 from xsshpy.preliminaries import (
     adopt_settings,
@@ -32,12 +33,15 @@ def start(invocation: Invocation, environ: Mapping[str, str]) -> int:
         settings = _read_settings(invocation, environ, console)
         ride = Ride(None)
         if settings is not None:
+            resume_collection()
             ride = try_master(invocation, settings, console, environ)
     except Exception as error:
         return explain_failure(console, error)
     if ride.status is not None:
         return ride.status
+    pause_collection()
     silence_libraries()
+    import_asyncio()
     from xsshpy.run import run
 
     return run(invocation, environ, settings)

@@ -6,7 +6,7 @@ asyncssh is given explicit options and reads no configuration of its own: OpenSS
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import cast
 
 import asyncssh
@@ -91,18 +91,20 @@ async def connect(
     console: Console,
     environ: Mapping[str, str],
     depth: int = 0,
+    opening: Awaitable[Transport] | None = None,
 ) -> Session:
     """Connect and log in, through jump hosts where the settings name them.
 
-    Raises ConnectError, HostKeyError, AuthenticationError or SettingsError; everything opened on
-    the way has been closed by then.
+    ``opening`` is the way to the host where that was begun before. Raises ConnectError,
+    HostKeyError, AuthenticationError or SettingsError; everything opened on the way has been closed
+    by then.
     """
     carrier = transport = None
     try:
         if settings.proxy_jump:
             carrier = await _connect_jump(settings, invocation, console, environ, depth)
         else:
-            transport = await open_transport(settings, console)
+            transport = await (opening or open_transport(settings, console))
         connection, login, verifier = await _handshake(
             settings,
             console,
