@@ -149,6 +149,7 @@ class ClientConnection(ObservedConnection):
         self._witness = HostKeyWitness()
         self._server_takes_host_bound = False
         self.host_bound_signatures = True
+        self.greeted = False
         self.host_key_pairs: list[HostKeyPair] = []
         self._question: asyncio.Task[None] | None = None
         self._held_up = False
@@ -444,6 +445,15 @@ class ClientConnection(ObservedConnection):
         """Find the next key to offer."""
         with self._our_turn():
             return await super().public_key_auth_requested()
+
+    def _send_version(self) -> None:
+        """Send our first line, unless that has been done; then only take note of it."""
+        if not self.greeted:
+            super()._send_version()
+            return
+        version = b"SSH-2.0-" + self._version
+        self._client_version = version
+        self.set_extra_info(client_version=version.decode("ascii"))
 
     async def send_userauth_request(
         self,

@@ -11,10 +11,10 @@ from asyncssh.kex import get_kex_algs
 from asyncssh.mac import get_mac_algs
 from asyncssh.public_key import get_certificate_algs, get_public_key_algs
 
-from xsshpy import __version__
 from xsshpy.errors import SettingsError
 from xsshpy.settings import Settings
 from xsshpy.ssh.auth import Login, methods_to_try
+from xsshpy.ssh.greeting import client_version
 
 _OPENSSH_DEFAULT_CIPHERS = (
     # 9.x and before, then 10.0 and later.
@@ -23,10 +23,6 @@ _OPENSSH_DEFAULT_CIPHERS = (
     "chacha20-poly1305@openssh.com,aes128-gcm@openssh.com,aes256-gcm@openssh.com,"
     "aes128-ctr,aes192-ctr,aes256-ctr",
 )
-
-
-_LONGEST_VERSION = 245
-"""Characters after ``SSH-2.0-``: with that and the line's end there may be 255."""
 
 
 def choose_algorithms(
@@ -54,12 +50,6 @@ def order_ciphers(configured: Sequence[str]) -> list[str]:
     if ",".join(configured) in _OPENSSH_DEFAULT_CIPHERS:
         chosen.sort(key=lambda name: "gcm" not in name)
     return chosen
-
-
-def client_version(addendum: str) -> str:
-    """Return what follows ``SSH-2.0-`` in our first line (RFC 4253 §4.2), which is ASCII."""
-    shown = addendum.encode("ascii", "replace").decode()
-    return " ".join(filter(None, (f"xssh_{__version__}", shown)))[:_LONGEST_VERSION]
 
 
 def connection_options(

@@ -6,6 +6,7 @@ Error texts are ssh's own, because programs match on them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -16,6 +17,7 @@ from xsshpy.console import Console
 from xsshpy.errors import ConnectError, UnreachableError
 from xsshpy.resolver import Address, resolve
 from xsshpy.settings import Settings
+from xsshpy.ssh.greeting import greeting
 from xsshpy.ssh.pipes import DuplexPipe
 from xsshpy.ssh.proxy import close_quietly, end_proxy, open_proxy
 from xsshpy.ssh.socket_options import Priorities, parse_priorities, set_priority
@@ -29,7 +31,8 @@ class Transport:
     """Where the connection runs: a socket, or two descriptors; and the process behind it, if any.
 
     ``address`` and ``port`` are those of the other end of an internet connection. ``time_left``
-    are the seconds of ConnectTimeout that remain for what follows; None: no limit.
+    are the seconds of ConnectTimeout that remain for what follows; None: no limit. ``greeted``:
+    our first line has been sent.
     """
 
     priorities: Priorities
@@ -39,6 +42,7 @@ class Transport:
     address: str | None = None
     port: int | None = None
     time_left: float | None = None
+    greeted: bool = False
 
     async def attach(self, factory: Callable[[], _Protocol]) -> _Protocol:
         """Put a protocol on it. Raises ConnectError."""
@@ -113,18 +117,38 @@ async def _open_tcp(settings: Settings, priorities: Priorities, console: Console
                 console.debug(1, f"connect to {where}: {failure}")
                 continue
             console.debug(1, "Connection established.")
-            left = None
-            if settings.connect_timeout:
-                took = asyncio.get_running_loop().time() - started
-                left = max(0.0, settings.connect_timeout - took)
-                console.debug(3, f"timeout: {left * 1000:.0f} ms remain after connect")
-            return Transport(
-                priorities, connection, address=address.numeric, port=port, time_left=left
-            )
+            took = asyncio.get_running_loop().time() - started
+            return await _greet(connection, address, settings, priorities, console, took)
     raise UnreachableError(
         f"ssh: connect to host {host} port {port}: {failure}",
         remedy=_remedy(number, settings),
     )
+
+
+async def _greet(
+    connection: socket.socket,
+    address: Address,
+    settings: Settings,
+    priorities: Priorities,
+    console: Console,
+    took: float,
+) -> Transport:
+    """Send our first line on a connection that took some seconds to make."""
+    left = None
+    if settings.connect_timeout:
+        left = max(0.0, settings.connect_timeout - took)
+        console.debug(3, f"timeout: {left * 1000:.0f} ms remain after connect")
+    transport = Transport(priorities, connection, address=address.numeric, port=settings.port)
+    transport.time_left = left
+    try:
+        with contextlib.suppress(OSError):  # whoever reads next is told
+            line = greeting(settings.version_addendum)
+            await asyncio.get_running_loop().sock_sendall(connection, line)
+    except BaseException:
+        connection.close()
+        raise
+    transport.greeted = True
+    return transport
 
 
 async def _resolve(settings: Settings) -> list[Address]:
