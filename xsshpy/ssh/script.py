@@ -8,12 +8,10 @@ the remote disk, and the script's own stdin begins right behind.
 from __future__ import annotations
 
 import base64
-import json
 import os
 import termios
 import zlib
 from collections.abc import Mapping, Sequence
-from importlib import resources
 
 from xsshpy.errors import UsageError
 
@@ -53,6 +51,8 @@ def read_script(path: str) -> bytes:
 
 def loader_command(python: str | None) -> str:
     """Return the remote command line; it reads the same in every common shell."""
+    from importlib import resources  # a plan is made at every start, seldom for a script
+
     source = resources.files("xsshpy.remote").joinpath("script.py").read_bytes()
     packed = base64.b64encode(zlib.compress(source, 9)).decode("ascii")
     loader = f'import base64,zlib;exec(zlib.decompress(base64.b64decode("{packed}")))'
@@ -88,6 +88,8 @@ def encode_script(
         "environment": dict(variables),
         "terminal": terminal if modes is not None else None,
     }
+    import json
+
     payload = json.dumps(header).encode("ascii") + b"\n" + source
     encoded = base64.b64encode(zlib.compress(payload, 6))
     return b"%d\n" % len(encoded) + encoded

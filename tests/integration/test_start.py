@@ -1,0 +1,164 @@
+"""What a start loads: each way through the program has a limit, and modules that it must not meet.
+
+Counts are of modules beyond those of a bare interpreter. A limit that is reached is a reason to
+look at what was added (``python -X importtime -m xsshpy …``), not to raise it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.clients import ClientHome
+from tests.support.processes import end_popen, wait_until
+from tests.support.sshd import SshServer
+from tests.support.tools import require_tool
+from tests.support.xvfb import Xvfb
+
+SPY = """\
+import atexit, os, sys
+bare = set(sys.modules)
+def tell():
+    with open(os.environ["LOADED"], "w") as file:
+        file.write("\\n".join(sorted(set(sys.modules) - bare)))
+execve = os.execve
+def exec_told(*arguments):
+    tell()
+    execve(*arguments)
+os.execve = exec_told
+from xsshpy.__main__ import main
+import xsshpy.loading as loading
+# It is registered after the program's own end, and so runs before it.
+register = loading.atexit.register
+class Registry:
+    def __getattr__(self, name): return getattr(atexit, name)
+    def register(self, function):
+        register(function)
+        register(tell)
+loading.atexit = Registry()
+main()
+"""
+
+NOTHING_SLOW = frozenset(
+    {"asyncio", "ssl", "asyncssh", "cryptography", "Xlib", "click", "dataclasses"}
+)
+"""What no answer without a connection of its own may load."""
+NEVER = frozenset(
+    {
+        "click",
+        "cryptography.x509",
+        "email",
+        "importlib.metadata",
+        "importlib.resources",
+        "json",
+        "ssl",
+        "Xlib",
+    }
+)
+"""What no connection may load: python-xlib belongs to the child that proves the display."""
+
+
+OTHER_PYTHONS = 0 if sys.version_info[:2] == (3, 11) else 25
+"""By how much the standard library differs from that of Python 3.11, where it was counted."""
+
+
+class Loader:
+    """Runs xssh and tells what it loaded."""
+
+    def __init__(self, home: ClientHome, directory: Path, display: Xvfb | None = None) -> None:
+        self.home = home
+        self.record = directory / "loaded"
+        self.environment = home.environment(display, LOADED=str(self.record))
+        self.environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+
+    def load(self, *words: str, status: int = 0) -> set[str]:
+        """Return the modules that were there at the end."""
+        done = subprocess.run(
+            [sys.executable, "-c", SPY, *words],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+        )
+        assert done.returncode == status, done.stderr
+        return set(self.record.read_text().split("\n"))
+
+
+@pytest.fixture
+def loader(client_home: ClientHome, short_directory: Path) -> Loader:
+    return Loader(client_home, short_directory)
+
+
+def check(loaded: set[str], most: tuple[int, int], forbidden: frozenset[str]) -> None:
+    """Compare with the limits: of modules from the standard library, and of all others."""
+    assert not loaded & forbidden
+    system = {name for name in loaded if name.partition(".")[0] in sys.stdlib_module_names}
+    assert len(loaded - system) <= most[1], sorted(loaded - system)
+    assert len(system) <= most[0] + OTHER_PYTHONS, sorted(system)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "most", "allowed"),
+    [
+        (["-V"], 0, (45, 9), ()),
+        (["-Q", "cipher"], 0, (40, 9), ()),
+        (["-G", "host"], 0, (40, 9), ()),
+        (["--version"], 0, (40, 9), ()),
+        (["-p"], 255, (40, 9), ()),
+        ([], 255, (40, 9), ()),
+        (["--help"], 0, (73, 23), ("click",)),
+        (["--bad", "host"], 255, (67, 22), ("click",)),
+    ],
+)
+def test_answers_without_a_connection(
+    words: list[str], status: int, most: tuple[int, int], allowed: Sequence[str], loader: Loader
+) -> None:
+    check(loader.load(*words, status=status), most, NOTHING_SLOW - set(allowed))
+
+
+@pytest.mark.parametrize(
+    ("words", "most"),
+    [
+        (["-x", "server", "true"], (146, 217)),
+        (["-x", "--stats", "--x11=off", "server", "true"], (146, 217)),
+    ],
+)
+def test_a_connection_without_x11(
+    words: list[str], most: tuple[int, int], sshd: SshServer, loader: Loader
+) -> None:
+    loader.home.add(sshd)
+    check(loader.load(*loader.home.arguments, *words), most, NEVER)
+
+
+@pytest.mark.parametrize(("way", "most"), [("native", (152, 229)), ("agent", (162, 245))])
+def test_a_connection_with_x11(
+    way: str,
+    most: tuple[int, int],
+    sshd: SshServer,
+    client_home: ClientHome,
+    short_directory: Path,
+    xvfb: Xvfb,
+) -> None:
+    client_home.add(sshd)
+    loader = Loader(client_home, short_directory, xvfb)
+    words = [*client_home.arguments, "-Y", f"--x11={way}", "server", 'test -n "$DISPLAY"']
+    check(loader.load(*words), most, NEVER - {"json", "importlib.resources"})
+
+
+def test_a_passenger_of_a_master(sshd: SshServer, loader: Loader, short_directory: Path) -> None:
+    socket = short_directory / "m"
+    loader.home.add(sshd, extra=f"ControlPath {socket}")
+    ssh = [require_tool("ssh"), *loader.home.arguments]
+    master = subprocess.Popen(
+        [*ssh, "-MN", "server"], env=loader.environment, start_new_session=True
+    )
+    try:
+        wait_until(socket.exists, what="the master's socket")
+        check(loader.load(*loader.home.arguments, "-x", "server", "true"), (53, 30), NOTHING_SLOW)
+        check(loader.load(*loader.home.arguments, "-O", "check", "server"), (53, 29), NOTHING_SLOW)
+    finally:
+        end_popen(master)
