@@ -41,6 +41,7 @@ class StateRequests:
             (2, lambda: self.core(23, self.selection())),
             (1, lambda: self.core(22, client.id("window") + self.selection() + bytes(4))),
             (10, self.repeat),
+            (2, self.grab_button),
             (8, self.get_own_property),
             (4, lambda: self.core(40, self.newest() * 2 + self.words("hh", 7, -9))),
         ]
@@ -80,6 +81,13 @@ class StateRequests:
         keys = [key for key, (kind, _) in self.known if kind is FactClass.SELECTIONS]
         atoms = [key[4:8] for key in keys] + [self.client.atom()]
         return self.random.choice(atoms)
+
+    def grab_button(self) -> bytes:
+        pick = self.client.pick
+        events, modes = pick(4, 0, 0x7FFC, 1), pick(0, 0x0101, 1, 2)
+        there = self.words("HHII", events, modes, pick(0, 0, 5), pick(0, 0, 7))
+        button = self.words("BxH", pick(0, 1, 9), pick(0, 4, 0x8000, 0x200))
+        return self.core(28, self.client.id("window") + there + button, pick(0, 1, 2))
 
     def warp(self) -> bytes:
         place = self.words("hhHHhh", 0, 0, 0, 0, *(self.random.randrange(300) for _ in "xy"))

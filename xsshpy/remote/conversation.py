@@ -310,7 +310,7 @@ class Conversation:
         if expected.left <= 0:
             self._expected = None
             if not expected.same:
-                self._mispredicted(expected.pending, "the server's reply differs")
+                self._differs(expected.pending)
 
     def _take_message(self, message: Message) -> None:
         if message.code == REPLY:
@@ -457,6 +457,14 @@ class Conversation:
             self.counters.stale += 1
         elif self._expected is not None:
             self._expected.same = False
+        else:
+            self._differs(pending)
+
+    def _differs(self, pending: _Pending) -> None:
+        """The server's reply is another: it was wrongly said, or the pointer moved meanwhile."""
+        if pending.opinion.kind is PredictionClass.INPUT:
+            self.counters.stale += 1
+            self.facts.forget(FactClass.INPUT)
         else:
             self._mispredicted(pending, "the server's reply differs")
 

@@ -28,6 +28,7 @@ CONFIGURE_WINDOW = 12
 CHANGE_PROPERTY = 18
 SET_SELECTION_OWNER = 22
 SEND_EVENT = 25
+GRAB_BUTTON = 28
 SET_INPUT_FOCUS = 42
 OPEN_FONT = 45
 CREATE_GC = 55
@@ -40,6 +41,9 @@ MATCHED_ATTRIBUTES = 1 << 0 | 1 << 2 | 1 << 11 | 1 << 13
 """Window attributes that must match something, or that one client alone may have."""
 
 REVERT_TO_PARENT = 2
+POINTER_EVENTS = 0x7FFC
+MODIFIERS = 0xFF
+ANY_MODIFIER = 0x8000
 EVENT_MASK = 1 << 11
 EXCLUSIVE_EVENTS = 1 << 2 | 1 << 18 | 1 << 20 | 0xFE000000
 """Button presses and redirection, which one client alone can select; and what is no event."""
@@ -107,6 +111,8 @@ class FallibleRequests:
             return not self._may_draw(first, second)
         if opcode in COPYING:
             return not (self._is_drawable(first) and self._may_draw(second, third))
+        if opcode == GRAB_BUTTON:
+            return not self._may_grab(request)
         if opcode == SET_INPUT_FOCUS:
             window = self._resources.windows.get(first)
             return not (window and window.is_shown()) or request.data[1] > REVERT_TO_PARENT
@@ -127,6 +133,22 @@ class FallibleRequests:
         if opcode == REPARENT_WINDOW:
             return first not in windows or not (second in screens or self._is_apart(second, first))
         return True
+
+    def _may_grab(self, request: Request) -> bool:
+        """Tell whether a GrabButton surely works: nobody else can have grabbed it there."""
+        data = request.data
+        window = self._resources.windows.get(self._ints.unpack_from(data[:16] + bytes(12), 4)[0])
+        if window is None or len(data) != 24 or request.size != 24:
+            return False
+        if window.parent is None and window.mapped is not False:
+            return False  # window managers grab there
+        events, modes, confined, cursor = struct.unpack_from(
+            self._facts.order.value + "HHII", data, 8
+        )
+        modifiers = self._short.unpack_from(data, 22)[0]
+        right = data[1] <= 1 and not events & ~POINTER_EVENTS and not modes & ~0x0101
+        right = right and not confined and (not cursor or cursor in self._resources.cursors)
+        return right and (modifiers == ANY_MODIFIER or not modifiers & ~MODIFIERS)
 
     def _attributes_may_fail(self, identifier: int, mask: int, value: int) -> bool:
         """Tell whether a ChangeWindowAttributes may be refused; ``value`` is its first one."""

@@ -75,6 +75,7 @@ class StateWatch:
         self._selections: list[int] = []
         self.has_devices = False
         """Whether the server tells what happens to the pointer."""
+        self._input_version = b""
         self._armed = 0
         """Counts up with each change: odd while the pointer is watched."""
 
@@ -116,6 +117,7 @@ class StateWatch:
         if reply is None or struct.unpack_from("<HH", reply, 8) < RAW_EVENTS_SINCE:
             return
         self.has_devices = True
+        self._input_version = reply
         self._select(ALL_DEVICES, DEVICE_EVENTS)
         state = 1 << XKB_STATE_NOTIFY
         self._send(struct.pack("<BBHHHHHHH", keyboard, 1, 4, CORE_KEYBOARD, state, 0, state, 0, 0))
@@ -207,7 +209,24 @@ class StateWatch:
             struct.pack("<BBHHBxIIII", opcode, 59, 6, device, 0, atom, INTEGER, 0, 1)
             for device in devices
         ]
-        return await self._answer(FactClass.DEVICES, requests)
+        return [*self._derive_versions(), *await self._answer(FactClass.DEVICES, requests)]
+
+    def _derive_versions(self) -> list[Record]:
+        """Return what who asks for another minor version of X Input 2 is told: no newer one.
+
+        It binds who asks, so this connection can ask but once.
+        """
+        opcode, reply = self._names.opcodes["XInputExtension"], self._input_version
+        newest = struct.unpack_from("<H", reply, 10)[0]
+        return [
+            Record(
+                Told.REPLY,
+                FactClass.FOREVER.value,
+                struct.pack("<BBHHH", opcode, 47, 2, 2, minor),
+                reply[:10] + struct.pack("<H", minor) + reply[12:],
+            )
+            for minor in range(newest)
+        ]
 
     async def _ask_input(self) -> list[Record]:
         if not self._armed % 2:
