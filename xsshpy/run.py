@@ -15,6 +15,7 @@ import importlib
 import os
 import signal
 from collections.abc import Callable, Mapping
+from socket import socket
 from typing import TYPE_CHECKING
 
 from xsshpy.background import Background, release_streams, start_in_background
@@ -65,14 +66,18 @@ class Interrupted(Exception):
 
 
 def run(
-    invocation: Invocation, environ: Mapping[str, str], settings: Settings | None = None
+    invocation: Invocation,
+    environ: Mapping[str, str],
+    settings: Settings | None = None,
+    passage: socket | None = None,
 ) -> int:
     """Do what the invocation says, over a connection of its own, and return the exit status.
 
-    ``settings`` are those of the invocation; without them they are read here. Ends the process by
-    the signal itself where one came before the session, as ssh does.
+    ``settings`` are those of the invocation; without them they are read here. With a ``passage``
+    the connection is that of a master. Ends the process by the signal itself where one came
+    before the session, as ssh does.
     """
-    task = _Task(invocation, environ, _read_script(invocation), settings)
+    task = _Task(invocation, environ, _read_script(invocation), settings, passage=passage)
     try:
         try:
             return asyncio.run(_run_until_signal(task))
@@ -160,7 +165,12 @@ async def _tell_story(task: _Task, console: Console) -> int:
 async def _log_in(
     task: _Task, settings: Settings, console: Console, loading: asyncio.Future[ModuleType]
 ) -> Session:
-    """Connect while asyncssh is loaded, log in while the rest is."""
+    """Connect while asyncssh is loaded, log in while the rest is; a master has done both."""
+    if task.passage is not None:
+        await loading
+        from xsshpy.ssh.passing import use_connection_of
+
+        return await use_connection_of(task.passage, settings, console, task.environ)
     opening = None
     if not settings.proxy_jump:
         from xsshpy.ssh.transport import open_transport
@@ -206,6 +216,7 @@ class _Task:
     script: bytes | None
     settings: Settings | None = None
     background: Background | None = None
+    passage: socket | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from xsshpy.preliminaries import (
 )
 from xsshpy.settings import Invocation, Settings
 from xsshpy.terminal.tty import sanitise_standard_descriptors
+from xsshpy.values import replace
 
 
 def start(invocation: Invocation, environ: Mapping[str, str]) -> int:
@@ -44,7 +45,15 @@ def start(invocation: Invocation, environ: Mapping[str, str]) -> int:
     import_asyncio()
     from xsshpy.run import run
 
-    return run(invocation, environ, settings)
+    if ride.passage is not None:
+        invocation = _through_master(invocation, environ)
+    return run(invocation, environ, settings, ride.passage)
+
+
+def _through_master(invocation: Invocation, environ: Mapping[str, str]) -> Invocation:
+    """X11 goes by the agent there: x11 channels would be the master's to answer."""
+    way = (invocation.x11 or environ.get("XSSH_X11") or "auto").lower()
+    return replace(invocation, x11="agent") if way == "auto" else invocation
 
 
 def _read_settings(

@@ -22,7 +22,15 @@ from tests.support.processes import end_popen, wait_until
 from tests.support.sshd import KeyRing, free_port
 from tests.support.terminals import Terminal
 from tests.support.xvfb import Xvfb
-from xsshpy.mux.messages import Alive, ExitMessage, FrameReader, Hello, SessionOpened, encode
+from xsshpy.mux.messages import (
+    Alive,
+    ExitMessage,
+    Failure,
+    FrameReader,
+    Hello,
+    SessionOpened,
+    encode,
+)
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -547,13 +555,79 @@ def test_a_stale_socket_is_removed(own: Callable[..., Harbour]) -> None:
     assert f"debug1: Stale control socket {place.path}, unlinking" in done.stderr
 
 
-def test_what_takes_a_connection_of_its_own(place: Harbour, tmp_path: Path) -> None:
+# What a passenger has no words for: this process speaks SSH through the master
+
+
+def test_a_script_through_the_master(place: Harbour, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text("print('from a script')\n")
+    script.write_text("import sys\nprint('from a script', input(), sys.argv[1:])\nsys.exit(5)\n")
     before = logins(place)
-    done = place.run("xssh", f"--script={script}", "server")
-    assert done.stdout == b"from a script\n"
-    assert logins(place) == before + 1
+    done = place.run("xssh", f"--script={script}", "server", "word", stdin=b"typed\n")
+    assert done == (5, b"from a script typed ['word']\n", "")
+    assert logins(place) == before
+
+
+@pytest.mark.parametrize("command", ["echo out; echo err >&2; exit 7", "cat; exit 300", "kill $$"])
+def test_proxy(place: Harbour, command: str) -> None:
+    before = logins(place)
+    place.both("-O", "proxy", "server", command, stdin=os.urandom(200_000))
+    assert logins(place) == before
+    assert place.run("xssh", "-O", "check", "server").status == 0
+
+
+def test_proxy_in_a_terminal(place: Harbour, spawn_in_pty: Callable[..., Terminal]) -> None:
+    words = ["-O", "proxy", "-t", "server", "stty size; exit 6"]
+    terminal = spawn_in_pty(
+        place.argv("xssh", words), env=place.home.environment(), rows=31, cols=91
+    )
+    assert terminal.wait() == 6
+    assert b"31 91" in terminal.output
+    assert terminal.is_restored
+
+
+def test_forwards_through_a_proxy_end_with_it(place: Harbour) -> None:
+    with target(echo) as server:
+        ports = [free_port(), free_port()]
+        words = ["-O", "proxy", "-L", f"{ports[0]}:{server.address}"]
+        words += ["-R", f"127.0.0.1:{ports[1]}:{server.address}", "-o", "ExitOnForwardFailure=yes"]
+        process = subprocess.Popen(
+            place.argv("xssh", [*words, "server", "echo ready; cat"]),
+            env=place.home.environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        for port in ports:
+            assert ask(port, b"hello") == b"hello"
+        process.communicate(timeout=10)
+        assert process.returncode == 0
+        with pytest.raises(ConnectionRefusedError):
+            ask(ports[0], b"hello")
+    assert place.run("xssh", "-O", "check", "server").status == 0
+
+
+def test_the_agent_through_the_master(place: Harbour, xvfb: Xvfb) -> None:
+    before = logins(place)
+    command = "echo $MPLBACKEND; xset q | grep -c Keyboard"
+    done = place.run("xssh", "-Y", "--stats", "server", command, **xvfb.environment())
+    assert (done.status, done.stdout) == (0, b"TkAgg\n1\n")
+    assert "X11 by the agent" in done.stderr
+    assert logins(place) == before
+
+
+def test_a_master_that_passes_nothing_on(place: Harbour, short_directory: Path) -> None:
+    path = short_directory / "odd"
+    refusal = encode(Failure(0, b"unsupported request"))
+    with target(speak(HELLO, refusal), path):
+        refused = place.run("xssh", "-O", "proxy", "server", "echo own", path=str(path))
+        script = short_directory / "script.py"
+        script.write_text("print('from a script')")
+        done = place.run("xssh", f"--script={script}", "server", path=str(path))
+    words = "mux_client_proxy: master returned error: unsupported request\n"
+    assert refused == (255, b"", words)
+    assert done == (0, b"from a script\n", "")
+    path.unlink()
 
 
 def test_x11_that_the_master_has(own: Callable[..., Harbour], xvfb: Xvfb) -> None:
@@ -561,6 +635,6 @@ def test_x11_that_the_master_has(own: Callable[..., Harbour], xvfb: Xvfb) -> Non
     place.open_master("-X", **xvfb.environment())
     words = ["-Y", "server", "echo ${DISPLAY%:*}; xset q | grep -c Keyboard"]
     for program in PROGRAMS:
-        done = place.run(program, *words, **xvfb.environment())
+        done = place.run(program, *words, XSSH_X11="native", **xvfb.environment())
         assert done.stdout == b"localhost\n1\n"
         assert place.run(program, "-x", *words[1:], **xvfb.environment()).stdout == b"\n0\n"

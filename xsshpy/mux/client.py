@@ -13,14 +13,15 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Mapping
+from socket import socket
 from typing import NamedTuple
 
 from xsshpy.console import Console
-from xsshpy.errors import ConnectError, SettingsError
+from xsshpy.errors import ConnectError, SessionError, SettingsError
 from xsshpy.mux import orders, passage
 from xsshpy.mux.control import ControlMaster, MuxCommand, decide_command, read_control
 from xsshpy.mux.conversation import Conversation, MasterLostError
-from xsshpy.mux.messages import VERSION, MuxProtocolError
+from xsshpy.mux.messages import VERSION, XSSH_EXTENSION, MuxProtocolError
 from xsshpy.mux.sockets import UntrustedSocketError, connect, remove_stale
 from xsshpy.mux.task import MuxTask
 from xsshpy.settings import Invocation, Settings
@@ -34,10 +35,12 @@ class Ride(NamedTuple):
     """What came of it: an exit status, or None where an own connection is to be made.
 
     ``is_dead``: somebody listens and does not answer. Who becomes a master may take his place.
+    ``passage``: the way through a master that passes packets on; no connection is to be made then.
     """
 
     status: int | None
     is_dead: bool = False
+    passage: socket | None = None
 
 
 def try_master(
@@ -58,12 +61,12 @@ def try_master(
     if control.master is not ControlMaster.NO:
         console.debug(1, "auto-mux: Trying existing master")
     task = MuxTask(invocation, settings, console, environ, control, command)
-    if command is MuxCommand.OPEN and not _is_for_passengers(task):
-        return Ride(None)
     try:
-        conversation = _call(task)
+        conversation, is_xssh = _call(task)
         if conversation is None:
             return Ride(None)
+        if command is MuxCommand.PROXY or _speaks_for_itself(task, is_xssh=is_xssh):
+            return _pass_through(task, conversation)
         try:
             return Ride(_WORK[command](task, conversation))
         finally:
@@ -95,42 +98,67 @@ _WORK: Mapping[MuxCommand, Callable[[MuxTask, Conversation], int | None]] = {
 }
 
 
-def _is_for_passengers(task: MuxTask) -> bool:
-    """What the protocol has no words for takes a connection of its own."""
-    reasons = {"--script": task.invocation.script is not None, "--stats": task.invocation.stats}
-    for option in (name for name, given in reasons.items() if given):
-        task.console.debug(1, f"xssh: {option} takes a connection of its own")
+def _pass_through(task: MuxTask, conversation: Conversation) -> Ride:
+    """Have the master pass on what this process says to the server."""
+    try:
+        orders.ask_for_proxy(task, conversation)
+    except (SessionError, MasterLostError) as error:
+        conversation.close()
+        if task.command.needs_master:
+            raise
+        task.console.debug(1, f"xssh: not through the master: {error}")
+        return Ride(None)
+    return Ride(None, passage=conversation.socket)
+
+
+def _speaks_for_itself(task: MuxTask, *, is_xssh: bool) -> bool:
+    """Tell whether the session takes more than a passenger can say.
+
+    The agent's channel, and a script's, are this process's: it speaks SSH through the master. For
+    windows that is done where the user himself asked for them; ssh's master would carry them
+    natively at best. A master of xssh's has an agent of its own.
+    """
+    invocation = task.invocation
+    if task.command is not MuxCommand.OPEN or task.settings.session_type == "none":
         return False
-    return True
+    if invocation.script is not None:
+        return True
+    way = (invocation.x11 or task.environ.get("XSSH_X11") or "auto").lower()
+    asked = task.settings.forward_x11 or way == "agent" or invocation.stats
+    if is_xssh or not asked or invocation.last_of("XYx") == "x":
+        return False
+    return way in ("auto", "agent") and bool(task.environ.get("DISPLAY"))
 
 
-def _call(task: MuxTask) -> Conversation | None:
+def _call(task: MuxTask) -> tuple[Conversation | None, bool]:
     """Return a conversation in which the hellos are said, or None: there is no master.
 
-    Raises MasterLostError for one that does not answer.
+    The second value says whether the master is xssh. Raises MasterLostError for one that does not
+    answer.
     """
     seconds = min(ANSWER_DEADLINE, task.settings.connect_timeout or ANSWER_DEADLINE)
     try:
         connection = connect(task.control.path, seconds)
     except UntrustedSocketError as error:
         _give_up(task, f"xssh: a shared connection is not used: {error}")
-        return None
+        return None, False
     except OSError as error:
         _explain_no_master(task, error)
         if isinstance(error, TimeoutError):
             raise MasterLostError("Connection timed out", is_silent=True) from None
-        return None
+        return None, False
     conversation = Conversation(connection, task.console, seconds)
     try:
-        _require_version(task, conversation.exchange_hellos().version)
+        hello = conversation.exchange_hellos()
+        _require_version(task, hello.version)
     except (MasterLostError, MuxProtocolError) as error:
         conversation.close()
         task.console.debug(1, f"mux_client_hello_exchange: {error}")
         _give_up(task, "muxclient: master hello exchange failed")
         if isinstance(error, MasterLostError):
             raise
-        return None
-    return conversation
+        return None, False
+    return conversation, XSSH_EXTENSION[0] in hello.extensions[::2]
 
 
 def _require_version(task: MuxTask, version: int) -> None:

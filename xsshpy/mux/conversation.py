@@ -13,6 +13,7 @@ import time
 from xsshpy.console import Console
 from xsshpy.mux.messages import (
     VERSION,
+    XSSH_EXTENSION,
     Alive,
     AliveCheck,
     FrameReader,
@@ -53,7 +54,7 @@ class Conversation:
             raise MuxProtocolError("a master begins with another message than hello")
         if hello.version == VERSION:
             self._console.debug(2, f"mux_client_hello_exchange: master version {hello.version}")
-            for name in hello.extensions[::2]:
+            for name in set(hello.extensions[::2]) - {XSSH_EXTENSION[0]}:
                 shown = name.decode("utf-8", "replace")
                 self._console.debug(2, f'Unrecognised master extension "{shown}"')
         return hello

@@ -39,6 +39,9 @@ MAX_VARIABLES = 4096
 NO_ESCAPE = 0xFFFFFFFF
 """Stands for no escape character."""
 
+XSSH_EXTENSION = (b"xssh", b"1")
+"""What a master of xssh's adds to its hello: X11 through it is its own business."""
+
 PATH_PORT = 0xFFFFFFFE
 """A port that says: the host beside it is the path of a Unix socket."""
 

@@ -20,8 +20,10 @@ from xsshpy.mux.messages import (
     Ok,
     OpenForward,
     PermissionDenied,
+    ProxyStarted,
     RemotePort,
     Reply,
+    StartProxy,
     StopListening,
     Terminate,
 )
@@ -76,6 +78,21 @@ def stop(task: MuxTask, conversation: Conversation) -> int:
     if task.console.level > LogLevel.QUIET:
         task.console.speak("Stop listening request sent.")
     return 0
+
+
+def ask_for_proxy(task: MuxTask, conversation: Conversation) -> None:
+    """Have the master pass on what is said from now on, which is no message of its any more.
+
+    Raises SessionError where it does not, and MasterLostError.
+    """
+    try:
+        reply = conversation.ask(StartProxy(conversation.request_id), patient=True)
+    except MuxProtocolError as error:
+        refuse(f"mux_client_proxy: {error}")
+    if isinstance(reply, PermissionDenied | Failure):
+        refuse(f"mux_client_proxy: master returned error: {shown(reply.reason)}")
+    if not isinstance(reply, ProxyStarted):
+        refuse("mux_client_proxy: unexpected response from master")
 
 
 def _require_ok(reply: Reply, refused: str, failed: str) -> None:
