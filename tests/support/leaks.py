@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.processes import end_processes, find_descendants
+from tests.support.processes import end_processes, find_descendants, has_ended_child
 from tests.support.warmstart import list_starters
 
 SETTLE_SECONDS = 5.0
@@ -129,6 +129,11 @@ def _reap_orphans() -> None:
 
 
 def _zombie_children() -> list[int]:
+    try:
+        if not has_ended_child():
+            return []
+    except ChildProcessError:
+        return []
     me = os.getpid()
     ended = find_descendants(me, ended=True)
     return [found.pid for found in ended if found.parent == me and found.state == "Z"]
