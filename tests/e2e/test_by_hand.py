@@ -5,6 +5,7 @@ keyboard. Each looks and acts as the same program does without any forwarding.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 import time
@@ -14,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agenthost import AgentHost
-from tests.support.link import Link
+from tests.support.agenthost import TRUST, AgentHost
 from tests.support.processes import run, wait_until
 from tests.support.sessions import Session, started
 from tests.support.tools import find_tool, require_tool, skip_or_fail
@@ -34,6 +34,13 @@ shown = lambda: " ".join("%.3f" % place for place in (*axes.get_xlim(), *axes.ge
 release = lambda event: print("limits", shown(), flush=True)
 figure.canvas.mpl_connect("button_release_event", release)
 figure.canvas.mpl_connect("resize_event", lambda event: print("size", event.width, flush=True))
+window = figure.canvas.manager.window
+window.update()
+for name in ("Zoom", "Pan", "Home"):
+    button = figure.canvas.toolbar._buttons[name]
+    x, y = button.winfo_rootx() - window.winfo_rootx(), button.winfo_rooty() - window.winfo_rooty()
+    place = x + button.winfo_width() // 2, y + button.winfo_height() // 2
+    print("button", name, *place, flush=True)
 plt.show()
 """
 
@@ -106,6 +113,11 @@ class Hand:
             time.sleep(0.1)
         self.do("mouseup", "1")
 
+    def click(self, window: int, place: tuple[int, int]) -> None:
+        """Press and let go of the left button."""
+        self.move(window, place)
+        self.do("click", "1")
+
     def move(self, window: int, place: tuple[int, int]) -> None:
         self.do("mousemove", "--window", str(window), *map(str, place))
 
@@ -113,7 +125,7 @@ class Hand:
 def zoom_pan_and_resize(
     session: Session, screen: Screen, hand: Hand, expected: Sequence[Picture] = ()
 ) -> tuple[list[Picture], str]:
-    """Work with the plot; return what was seen, and what it printed.
+    """Work with the plot and its toolbar; return what was seen, and what it printed.
 
     What is ``expected`` to be seen is waited for.
     """
@@ -127,15 +139,21 @@ def zoom_pan_and_resize(
             picture = screen.settled_picture(window, colours=20)
         pictures.append(picture)
 
+    def drag_with(button: str, start: tuple[int, int], end: tuple[int, int]) -> None:
+        count = session.stdout.count("limits")
+        hand.click(window.id, buttons[button])
+        hand.drag(window.id, start, end)
+        wait_until(lambda: session.stdout.count("limits") > count, timeout=20, what=button)
+        hand.move(window.id, (5, 5))
+        look()
+
+    session.wait_for_output("button Home")
+    buttons = read_places(session.stdout)
+    hand.move(window.id, (5, 5))
     look()
-    hand.move(window.id, (200, 200))
-    hand.do("key", "o")
-    hand.drag(window.id, (150, 120), (300, 250))
-    session.wait_for_output("limits")
-    look()
-    hand.do("key", "p")
-    hand.drag(window.id, (200, 200), (260, 170))
-    wait_until(lambda: session.stdout.count("limits") == 2, what="the pan")
+    drag_with("Zoom", (150, 120), (300, 250))
+    drag_with("Pan", (200, 200), (260, 170))
+    hand.click(window.id, buttons["Home"])
     hand.move(window.id, (5, 5))
     look()
     count = session.stdout.count("size")
@@ -146,10 +164,24 @@ def zoom_pan_and_resize(
     return pictures, session.stdout
 
 
-@pytest.mark.parametrize(("manager", "delay"), [("", 0.05), ("openbox", 0.0)])
+def read_places(said: str) -> dict[str, tuple[int, int]]:
+    """Return where the toolbar's buttons are in the window."""
+    found = re.findall(r"button (\w+) (\d+) (\d+)\n", said)
+    return {name: (int(x), int(y)) for name, x, y in found}
+
+
+@pytest.mark.parametrize(
+    ("manager", "trust", "trip"),
+    [
+        ("", "trusted", 0.15),
+        ("openbox", "untrusted", 0.05),
+        ("openbox", "trusted", 0.0),
+    ],
+)
 def test_zoom_pan_and_resize(
     manager: str,
-    delay: float,
+    trust: str,
+    trip: float,
     host: AgentHost,
     make_xvfb: Callable[..., Xvfb],
     matplotlib_folder: Path,
@@ -166,19 +198,19 @@ def test_zoom_pan_and_resize(
         "MPLCONFIGDIR": str(matplotlib_folder),
     }
     script = str(host.server.home / "plot.py")
-    link = Link((host.server.host, host.server.port), delay=delay)
-    options = ["-o", f"Port={link.port}", "-o", f"HostKeyAlias={host.server.known_hosts_name}"]
     command = f"env MPLCONFIGDIR={matplotlib_folder} {PYTHON} plot.py"
-    try:
-        with window_manager(manager, xvfb, host.home.path), Screen.of(xvfb) as screen:
-            with started([sys.executable, script], here, host.home.path) as session:
-                expected, said = zoom_pan_and_resize(session, screen, hand)
-                session.wait()
-            with host.start(command, *options, env=xvfb.environment()) as session:
-                pictures, also_said = zoom_pan_and_resize(session, screen, hand, expected)
-                done = host.wait(session)
-    finally:
-        link.stop()
+    with (
+        host.distance(trip / 2) as options,
+        window_manager(manager, xvfb, host.home.path),
+        Screen.of(xvfb) as screen,
+    ):
+        with started([sys.executable, script], here, host.home.path) as session:
+            expected, said = zoom_pan_and_resize(session, screen, hand)
+            session.wait()
+        options = [*options, *TRUST[trust]]
+        with host.start(command, *options, env=xvfb.environment()) as session:
+            pictures, also_said = zoom_pan_and_resize(session, screen, hand, expected)
+            done = host.wait(session)
     assert done.status == 0
     done.require_flawless()
     assert limits(also_said) == limits(said)
