@@ -1,7 +1,7 @@
 """The configuration of one run, read by ``ssh -G`` before there is an event loop.
 
 A session through a master that is there already needs no loop, and would wait for its import. Who
-reads configurations later, for jump hosts, does so in the loop: ``xsshpy.settings.read_settings``.
+reads configurations later, for jump hosts, does so in the loop: ``xsshpy.ssh_g.read_settings``.
 """
 
 from __future__ import annotations
@@ -14,9 +14,15 @@ import time
 from collections.abc import Mapping, Sequence
 from io import FileIO
 
-from xsshpy import settings
+from xsshpy import ssh_g
 from xsshpy.openssh import find_openssh, openssh_environment
-from xsshpy.settings import Invocation, Settings, parse_settings
+from xsshpy.settings import (
+    Invocation,
+    Settings,
+    alias_of,
+    check_invocation,
+    parse_settings,
+)
 
 _READ_SIZE = 1 << 16
 _PYTHON_IGNORES = [signal.SIGPIPE, signal.SIGXFSZ]
@@ -31,15 +37,15 @@ def read_settings_now(
     Raises SettingsError with OpenSSH's own message where it refuses, and FileNotFoundError where
     there is no ``ssh``.
     """
-    settings.check_invocation(invocation)
+    check_invocation(invocation)
     try:
-        status, out, err = run_ssh_g_now(settings.ssh_g_arguments(invocation))
-        said = settings.require_success(status, err)
-        if settings.needs_hash(out):
-            out += settings.hash_line(run_ssh_g_now(settings.hash_arguments(invocation))[1])
+        status, out, err = run_ssh_g_now(ssh_g.ssh_g_arguments(invocation))
+        said = ssh_g.require_success(status, err)
+        if ssh_g.needs_hash(out):
+            out += ssh_g.hash_line(run_ssh_g_now(ssh_g.hash_arguments(invocation))[1])
     except TimeoutError:
-        raise settings.slow_configuration(invocation) from None
-    return parse_settings(out, settings.alias_of(invocation.destination), environ), said
+        raise ssh_g.slow_configuration(invocation) from None
+    return parse_settings(out, alias_of(invocation.destination), environ), said
 
 
 def run_ssh_g_now(arguments: Sequence[str]) -> tuple[int, str, str]:
@@ -68,7 +74,7 @@ def run_ssh_g_now(arguments: Sequence[str]) -> tuple[int, str, str]:
         err_writer.close()
         is_read = False
         try:
-            deadline = time.monotonic() + settings.SSH_CONFIG_DEADLINE
+            deadline = time.monotonic() + ssh_g.SSH_CONFIG_DEADLINE
             texts = _read_all((out.fileno(), err.fileno()), deadline)
             is_read = True
         finally:

@@ -3,36 +3,32 @@
 OpenSSH resolves its own configuration with the user's own options, so every keyword, token,
 ``Match``, ``Include``, system file and error text is that machine's own (ssh_config(5)). What it
 prints, one ``keyword value`` a line, becomes :class:`Settings`: frozen and typed. Parsing is pure;
-only :func:`run_ssh_g` starts a program.
+``xsshpy.ssh_g`` starts the program.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import re
 import shlex
-import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha1
 
 from xsshpy.errors import SettingsError
 from xsshpy.login_settings import LoginSettings, read_login_settings
-from xsshpy.openssh import find_openssh, openssh_environment
+from xsshpy.tokens import expand_home, expand_tokens, find_token, home_directory, local_user
 from xsshpy.values import dataclass, field
 
-SSH_CONFIG_DEADLINE = 60.0
-"""Seconds that ``ssh -G`` may take: ``Match exec`` runs the user's own commands."""
+HASH_KEYWORD = "connectionhash"
+"""Ours, among those that ``ssh -G`` printed: what it makes of %C."""
 
 TUNNEL_INTERFACE = "\0T"
 """Stands in a LocalCommand for the name of the tunnel device, which is known only later."""
 
-_LONG_COMMAND = 32 << 10
 _MOST_DIGITS = 18
 _PROXY_TOKENS = "%hknpr"
-_NO_TERMINAL_NOTICE = "Pseudo-terminal will not be allocated because stdin is not a terminal."
 
 
 @dataclass(frozen=True)
@@ -302,7 +298,7 @@ def parse_settings(text: str, host: str, environ: Mapping[str, str]) -> Settings
         rekey_seconds=_count(rekey[1]),
         strict_host_key_checking=read.text("stricthostkeychecking", "ask").lower(),
         host_key_alias=read.optional("hostkeyalias"),
-        user_known_hosts_files=tuple(map(_expand_home, read.paths("userknownhostsfile"))),
+        user_known_hosts_files=tuple(map(expand_home, read.paths("userknownhostsfile"))),
         global_known_hosts_files=read.paths("globalknownhostsfile"),
         hash_known_hosts=read.flag("hashknownhosts"),
         check_host_ip=read.flag("checkhostip"),
@@ -365,7 +361,7 @@ def _agent_path(value: str, environ: Mapping[str, str]) -> str:
         return environ.get("SSH_AUTH_SOCK", "")
     if re.fullmatch(r"\$\w+", value):
         return environ.get(value[1:], "")
-    return _expand_home(value)
+    return expand_home(value)
 
 
 def _forward_agent(read: _Reader, environ: Mapping[str, str]) -> str:
@@ -381,35 +377,6 @@ def _forward_agent(read: _Reader, environ: Mapping[str, str]) -> str:
     return _agent_path(value, environ)
 
 
-def home_directory() -> str:
-    """Return the home directory that ssh uses: the password database's, not ``$HOME``."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_dir
-    except KeyError:
-        return os.path.expanduser("~")
-
-
-_HASH_KEYWORD = "connectionhash"
-"""Ours, among those that ``ssh -G`` printed: what it makes of %C."""
-
-
-def needs_hash(out: str) -> bool:
-    """Say whether ssh has to expand %C: whether the jump host is in it depends on the release."""
-    return "%C" in out and bool(parse_keywords(out).get("proxyjump"))
-
-
-def hash_arguments(invocation: Invocation) -> list[str]:
-    """Return the arguments with which ``ssh -G`` shows what %C is."""
-    asked = invocation.with_options((("S", "%C"),), without="SOf")
-    return ssh_g_arguments(asked)
-
-
-def hash_line(out: str) -> str:
-    """Return what it showed, as a line of ours to be read with the rest."""
-    values = parse_keywords(out).get("controlpath", ())
-    return f"\n{_HASH_KEYWORD} {values[0]}\n" if values else ""
-
-
 def _tokens(read: _Reader, host: str) -> dict[str, str]:
     """The values of ssh_config(5)'s TOKENS for this connection."""
     local = socket.gethostname()
@@ -419,7 +386,7 @@ def _tokens(read: _Reader, host: str) -> dict[str, str]:
     own = sha1(f"{local}{hostname}{port}{user}{jump}".encode()).hexdigest()  # noqa: S324
     return {
         "%": "%",
-        "C": read.text(_HASH_KEYWORD) or own,
+        "C": read.text(HASH_KEYWORD) or own,
         "d": home_directory(),
         "h": hostname,
         "i": str(os.getuid()),
@@ -435,28 +402,6 @@ def _tokens(read: _Reader, host: str) -> dict[str, str]:
     }
 
 
-def local_user() -> str:
-    """Return the name of the user who runs this process."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
-
-
-def expand_tokens(text: str, tokens: Mapping[str, str], keyword: str) -> str:
-    """Replace ``%x`` tokens. Raises SettingsError for one that ``keyword`` does not have."""
-    return re.sub(r"%(.?)", lambda m: _token(m.group(1), tokens, keyword), text, flags=re.DOTALL)
-
-
-def _token(name: str, tokens: Mapping[str, str], keyword: str) -> str:
-    if name not in tokens:
-        raise SettingsError(
-            f"vdollar_percent_expand: unknown key %{name}\npercent_expand: failed",
-            evidence=(f"xssh: in {keyword}",),
-        )
-    return tokens[name]
-
-
 def _path_expander(read: _Reader, host: str, environ: Mapping[str, str]) -> Callable[[str], str]:
     tokens = _tokens(read, host)
 
@@ -464,7 +409,7 @@ def _path_expander(read: _Reader, host: str, environ: Mapping[str, str]) -> Call
         def replace(match: re.Match[str]) -> str:
             name = match.group(1)
             if name is None:
-                return _token(match.group(2), tokens, "path")
+                return find_token(match.group(2), tokens, "path")
             if name not in environ:
                 raise SettingsError(
                     f"xssh: the configuration names ${{{name}}}, which is not set",
@@ -474,15 +419,9 @@ def _path_expander(read: _Reader, host: str, environ: Mapping[str, str]) -> Call
             return environ[name]
 
         # In one go: what a variable holds is no place for tokens.
-        return _expand_home(re.sub(r"\$\{(\w+)\}|%(.?)", replace, path, flags=re.DOTALL))
+        return expand_home(re.sub(r"\$\{(\w+)\}|%(.?)", replace, path, flags=re.DOTALL))
 
     return expand
-
-
-def _expand_home(path: str) -> str:
-    if path == "~" or path.startswith("~/"):
-        return home_directory() + path[1:]
-    return os.path.expanduser(path) if path.startswith("~") else path
 
 
 def connection_tokens(settings: Settings) -> dict[str, str]:
@@ -495,98 +434,6 @@ def expand_proxy_command(settings: Settings) -> str:
     tokens = connection_tokens(settings)
     known = {name: tokens[name] for name in _PROXY_TOKENS}
     return expand_tokens(settings.proxy_command, known, "ProxyCommand")
-
-
-async def run_ssh_g(arguments: Sequence[str]) -> tuple[int, str, str]:
-    """Run ``ssh -G …`` and return exit status, stdout and stderr.
-
-    Raises FileNotFoundError without ssh, and TimeoutError after the deadline.
-    """
-    # It takes 50 ms to import: help and usage errors do without, and need this module's types.
-    import asyncio
-
-    path = find_openssh(os.environ)
-    if path is None:
-        raise FileNotFoundError("ssh")
-    # Shielded: a start that is broken off half way collects the child's status, and asyncio, which
-    # then misses it, says so aloud. Process.kill() may do the same.
-    starting = asyncio.ensure_future(
-        asyncio.create_subprocess_exec(
-            path,
-            "-G",
-            *arguments,
-            env=openssh_environment(path, os.environ),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-    )
-    try:
-        process = await asyncio.shield(starting)
-        out, err = await asyncio.wait_for(process.communicate(), SSH_CONFIG_DEADLINE)
-    except BaseException as error:
-        process = await starting
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-        await process.wait()
-        if isinstance(error, asyncio.TimeoutError):  # not the built-in one before Python 3.11
-            raise TimeoutError from None
-        raise
-    status = process.returncode if process.returncode is not None else -1
-    return status, out.decode(errors="surrogateescape"), err.decode(errors="replace")
-
-
-def ssh_g_arguments(invocation: Invocation) -> list[str]:
-    """Return what ``ssh -G`` gets: the user's own options, the destination, the command.
-
-    What it has to say is ours to log: -E and -y stay here.
-    """
-    words = invocation.with_options((), without="Ey").ssh_arguments()
-    if invocation.command:
-        # Only `Match command` looks at it.
-        is_long = len(invocation.command) >= _LONG_COMMAND
-        words.append("command" if is_long else invocation.command)
-    elif invocation.script is not None and invocation.count("f"):
-        words.append("command")  # ssh goes to the background with one only
-    return words
-
-
-async def read_settings(
-    invocation: Invocation, environ: Mapping[str, str]
-) -> tuple[Settings, tuple[str, ...]]:
-    """Let OpenSSH resolve the configuration; return it and the lines that OpenSSH said besides.
-
-    Raises SettingsError with OpenSSH's own message where it refuses, and FileNotFoundError where
-    there is no ``ssh`` (the caller then has another reader).
-    """
-    check_invocation(invocation)
-    try:
-        status, out, err = await run_ssh_g(ssh_g_arguments(invocation))
-    except TimeoutError:
-        raise slow_configuration(invocation) from None
-    said = require_success(status, err)
-    if needs_hash(out):
-        _, answer, _ = await run_ssh_g(hash_arguments(invocation))
-        out += hash_line(answer)
-    return parse_settings(out, alias_of(invocation.destination), environ), said
-
-
-def slow_configuration(invocation: Invocation) -> SettingsError:
-    """Return the error for an ``ssh -G`` that does not come to an end."""
-    return SettingsError(
-        f"xssh: `ssh -G` did not answer within {SSH_CONFIG_DEADLINE:.0f} seconds",
-        remedy=f"run `ssh -G {shlex.quote(invocation.destination)}` by hand; "
-        "a `Match exec` command may hang",
-    )
-
-
-def require_success(status: int, err: str) -> tuple[str, ...]:
-    """Return what ``ssh -G`` said besides. Raises SettingsError, in its words, where it refuses."""
-    said = tuple(line for line in err.splitlines() if line and line != _NO_TERMINAL_NOTICE)
-    if status != 0:
-        raise SettingsError("\n".join(said) or f"xssh: `ssh -G` ended with status {status}")
-    return said
 
 
 def check_invocation(invocation: Invocation) -> None:

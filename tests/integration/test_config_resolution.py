@@ -16,7 +16,8 @@ from tests.support.clients import ClientHome
 from tests.support.processes import run
 from tests.support.sshd import SshServer
 from tests.support.xvfb import Xvfb
-from xsshpy.settings import Invocation, read_settings
+from xsshpy.settings import Invocation
+from xsshpy.ssh_g import read_settings
 
 MakeServer = Callable[..., SshServer]
 

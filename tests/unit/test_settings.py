@@ -21,11 +21,10 @@ from xsshpy.settings import (
     alias_of,
     check_invocation,
     expand_proxy_command,
-    expand_tokens,
-    home_directory,
     parse_keywords,
     parse_settings,
 )
+from xsshpy.tokens import expand_tokens, home_directory
 
 NAMES = st.text(st.characters(codec="ascii", categories=["Ll", "Nd"]), min_size=1, max_size=12)
 

@@ -19,17 +19,10 @@ from asyncssh import ConfigParseError
 from asyncssh.config import SSHClientConfig, SSHConfig
 
 from xsshpy.errors import SettingsError
-from xsshpy.settings import (
-    Invocation,
-    Settings,
-    alias_of,
-    check_invocation,
-    home_directory,
-    local_user,
-    parse_settings,
-)
+from xsshpy.settings import Invocation, Settings, alias_of, check_invocation, parse_settings
 from xsshpy.ssh.forward_command import parse_forward
 from xsshpy.ssh.forward_spec import ForwardKind, print_forward
+from xsshpy.tokens import home_directory, local_user
 
 _MORE_KEYWORDS = (
     "AddKeysToAgent",

@@ -37,12 +37,12 @@ from asyncssh.packet import SSHPacket, SSHPacketLogger, String
 from asyncssh.public_key import SigningKey
 
 from xsshpy.errors import HostKeyError
-from xsshpy.settings import local_user
 from xsshpy.ssh.agent import SessionBinding
 from xsshpy.ssh.agent_forward import open_forwarded_agent
 from xsshpy.ssh.binding import HOST_BOUND_METHOD, HostKeyWitness, takes_host_bound
 from xsshpy.ssh.hostbased import HostKeyPair, name_this_host
 from xsshpy.ssh.observed import ObservedConnection
+from xsshpy.tokens import local_user
 
 CONGESTED = 1 << 20
 """Bytes that may wait for the connection itself before those who feed it are asked to pause."""

@@ -19,8 +19,9 @@ from asyncssh.packet import PacketDecodeError, SSHPacket
 from asyncssh.public_key import CERT_TYPE_USER, SSHOpenSSHCertificate
 
 from xsshpy.console import Console
-from xsshpy.settings import Settings, home_directory
+from xsshpy.settings import Settings
 from xsshpy.ssh.keyblob import KeyBlobError, parse_public_key
+from xsshpy.tokens import home_directory
 from xsshpy.values import dataclass
 
 KEY_FILE_LIMIT = 1 << 20

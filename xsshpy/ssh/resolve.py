@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from xsshpy.console import Console
-from xsshpy.settings import Invocation, Settings, read_settings
+from xsshpy.settings import Invocation, Settings
+from xsshpy.ssh_g import read_settings
 
 
 async def resolve_settings(

@@ -12,7 +12,7 @@ from asyncssh.public_key import decode_ssh_certificate, decode_ssh_public_key
 
 from xsshpy.console import Console
 from xsshpy.errors import HostKeyError
-from xsshpy.settings import Settings, home_directory
+from xsshpy.settings import Settings
 from xsshpy.ssh.hostkey_decisions import (
     Accept,
     AcceptUntrusted,
@@ -37,6 +37,7 @@ from xsshpy.ssh.keyblob import (
 from xsshpy.ssh.known_hosts import KnownHosts
 from xsshpy.ssh.known_hosts_command import Occasion
 from xsshpy.ssh.known_hosts_file import add_host_key
+from xsshpy.tokens import home_directory
 
 _PING = b"keepalive@openssh.com"
 _PING_DEADLINE = 5.0

@@ -9,14 +9,9 @@ import os
 import tempfile
 
 from xsshpy.errors import SettingsError
-from xsshpy.settings import (
-    Invocation,
-    Settings,
-    home_directory,
-    parse_keywords,
-    run_ssh_g,
-    ssh_g_arguments,
-)
+from xsshpy.settings import Invocation, Settings, parse_keywords
+from xsshpy.ssh_g import run_ssh_g, ssh_g_arguments
+from xsshpy.tokens import home_directory
 from xsshpy.values import dataclass
 
 
