@@ -326,6 +326,7 @@ class FrameReader:
         self._deflated = False
         self._tail: Buffer = b""  # to be inflated
         self._inflating = False  # zlib may hold more output
+        self._room = 0  # what the block may still inflate to
         self._plain = memoryview(b"")  # bytes of frames
         self._head = b""  # of a frame, as far as it came
         self._frame: Optional[Frame] = None
@@ -424,6 +425,7 @@ class FrameReader:
             raise LinkError("block with an impossible length")
         self._deflated = kind == BlockKind.DEFLATED
         self._left = length
+        self._room = BLOCK_SIZE
 
     def _inflate_step(self) -> bool:
         """Inflate a little; False: nothing came out, and all that was there is used up."""
@@ -431,6 +433,9 @@ class FrameReader:
             data = self._inflate.decompress(self._tail, STEP)
         except zlib.error:
             raise LinkError("block cannot be inflated") from None
+        self._room -= len(data)
+        if self._room < 0:
+            raise LinkError("block inflates to more than a block holds")
         if self._inflate.eof:
             raise LinkError("the deflate stream ends")
         self._tail = self._inflate.unconsumed_tail
