@@ -6,6 +6,7 @@ at once by the agent, trusted and untrusted, over a line of some length.
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import sys
@@ -162,6 +163,14 @@ def title(name: str) -> str:
     return f"toolkit: {name}"
 
 
+@functools.cache
+def what_is_missing(program: Program, directory: Path) -> str:
+    """Return why a toolkit can't be imported; empty where it can."""
+    environment = {**quiet_environment(directory), "HOME": str(directory), "PATH": os.defpath}
+    check = run([program.python, "-c", program.needs], env=environment, timeout=60)
+    return "" if check.status == 0 else check.stderr.strip()[-200:] or "no reason given"
+
+
 def program_argv(name: str, directory: Path) -> list[str]:
     """The argv of a toolkit's program; ends the test where the toolkit is missing."""
     if name == "xterm":
@@ -169,10 +178,9 @@ def program_argv(name: str, directory: Path) -> list[str]:
         options = ["-T", title(name), "-geometry", "40x10", "+bc"]
         return [require_tool("xterm"), *options, "-e", "sh", "-c", code]
     program = PROGRAMS[name]
-    environment = {**quiet_environment(directory), "HOME": str(directory), "PATH": os.defpath}
-    check = run([program.python, "-c", program.needs], env=environment, timeout=60)
-    if check.status != 0:
-        skip_or_fail(f"{program.python} has no {name}: {check.stderr.strip()[-200:]}")
+    lack = what_is_missing(program, directory)
+    if lack:
+        skip_or_fail(f"{program.python} has no {name}: {lack}")
     return [program.python, str(directory / f"{name}.py"), name]
 
 
