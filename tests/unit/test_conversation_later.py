@@ -175,3 +175,52 @@ def test_a_window_is_put_below_one_beside_it(talk: Talk, beside: bool) -> None:
     geometry = x.request(talk.order, 14, pack(talk, "I", second))
     asked = talk.ask(x.request(talk.order, 12, body), geometry)
     assert asked == ([(REPLY, 5)] if beside else [])
+
+
+def configure_notify(talk: Talk, sequence: int, x_place: int, window: int = WINDOW) -> bytes:
+    head = x.event(talk.order, 22, sequence, b"\0")
+    return head[:4] + pack(talk, "IIIhhHHH", window, window, 0, x_place, 0, 9, 9, 0) + head[26:]
+
+
+def geometry_reply(talk: Talk, sequence: int, x_place: int) -> bytes:
+    return x.reply(talk.order, sequence, pack(talk, "IhhHHH", ROOT, x_place, 0, 9, 9, 0), one=24)
+
+
+def geometry(talk: Talk) -> bytes:
+    return x.request(talk.order, 14, pack(talk, "I", WINDOW))
+
+
+@pytest.mark.parametrize("mask", [0, STRUCTURE])
+def test_the_place_of_a_mapped_window_is_known_to_a_client_that_watches_it(
+    talk: Talk, mask: int
+) -> None:
+    assert talk.ask(create(talk, mask), map_window(talk), geometry(talk)) == (
+        [(REPLY, 3)] if mask else []
+    )
+    talk.serve(geometry_reply(talk, 3, 0))
+    assert not talk.talk.counters.mispredictions
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_window_that_others_move_meanwhile_was_there_before(talk: Talk, told: bool) -> None:
+    assert talk.ask(create(talk, STRUCTURE), map_window(talk), geometry(talk)) == [(REPLY, 3)]
+    if told:
+        talk.serve(configure_notify(talk, 2, 7))
+    assert talk.serve(geometry_reply(talk, 3, 7)) == []
+    counters = talk.talk.counters
+    assert counters.stale == int(told)
+    assert counters.mispredictions == ({} if told else {PredictionClass.WINDOWS: 1})
+    assert talk.ask(geometry(talk)) == []
+
+
+def test_a_window_that_stays_is_where_it_was(talk: Talk) -> None:
+    talk.ask(create(talk, STRUCTURE), map_window(talk))
+    talk.serve(configure_notify(talk, 2, 0))
+    assert talk.ask(geometry(talk)) == [(REPLY, 3)]
+
+
+def test_children_that_move_with_a_mapped_window_are_unknown(talk: Talk) -> None:
+    talk.ask(create(talk, STRUCTURE), map_window(talk))
+    body = pack(talk, "IIhhHHHHIII", WINDOW + 1, WINDOW, 0, 0, 9, 9, 0, 0, 0, 1 << 5, 9)
+    asked = x.request(talk.order, 14, pack(talk, "I", WINDOW + 1))
+    assert talk.ask(x.request(talk.order, 1, body), asked) == []

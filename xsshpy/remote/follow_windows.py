@@ -102,6 +102,17 @@ class WindowFollower:
         elif parent_id not in self._resources.windows and parent_id not in self._facts.screens:
             self._resources.move_window(window, None)
             window.unsettle()
+            window.moved = True
+
+    def take_place(self, event: bytes) -> None:
+        """Take note of a ConfigureNotify: somebody else may have moved or resized a window."""
+        told, window_id, _, *place = struct.unpack_from(self._order + "IIIhhHHH", event, 4)
+        window = self._resources.windows.get(window_id)
+        if window is None or told != window_id or window.parent is not None:
+            return
+        if place != [window.x, window.y, window.width, window.height, window.border]:
+            window.settled = False
+            window.moved = True
 
     def _is_managed(self, window: Window) -> bool:
         """Tell whether a window manager may act for the server on what is done to a window."""
@@ -238,6 +249,8 @@ class WindowFollower:
             window.since = request.sequence
         if not values.get("event_mask", PROPERTY_MASK) & PROPERTY_MASK:
             window.properties.clear()
+        if window.parent is None and not window.event_mask & STRUCTURE_MASK:
+            window.settled = window.settled and window.mapped is False
         self._pull(window)
         recoloured = "colormap" in values and (before | window.event_mask) & COLORMAP_MASK
         return bool(safe and not recoloured)
@@ -246,8 +259,10 @@ class WindowFollower:
     def _pull(window: Window) -> None:
         """Unsettle a window that moves when the one above is resized, which others may do."""
         pulled = window.attribute("win_gravity", NORTH_WEST) != NORTH_WEST
-        if pulled and window.parent is not None and not window.parent.settled:
-            window.settled = False
+        above = window.parent
+        if pulled and above is not None:
+            shown = above.parent is None and above.mapped is not False
+            window.settled = window.settled and above.settled and not shown
 
     def _select_on_root(self, root: int, values: Dict[str, int]) -> bool:
         mask = values.get("event_mask")
@@ -322,19 +337,20 @@ class WindowFollower:
     def _map(self, window: Window) -> None:
         """Follow a MapWindow: of a top-level a window manager may make what it likes.
 
-        Where there is none, it may be moved and resized all the same, as by xdotool.
+        Where there is none, it may be moved and resized all the same, as by xdotool; then the
+        client is told, if it wants to be.
         """
         managed = self._is_managed(window)
         if managed:
             window.unsettle()
-        elif window.parent is None:
+        elif window.parent is None and not window.event_mask & STRUCTURE_MASK:
             window.settled = False
+        if window.mapped is False:
+            window.mapped = True
         for child in window.children.values():
             self._pull(child)
         if managed:
             return
-        if window.mapped is False:
-            window.mapped = True
         if window.parent is None and self._facts.managed is not False:
             window.plain = False  # a window manager may want to hear of it all the same
 

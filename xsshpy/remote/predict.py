@@ -66,6 +66,7 @@ BAD_WINDOW = 3
 BAD_DRAWABLE = 9
 DESTROY_NOTIFY = 17
 REPARENT_NOTIFY = 21
+CONFIGURE_NOTIFY = 22
 PROPERTY_NOTIFY = 28
 
 SET_INPUT_FOCUS = 42
@@ -86,9 +87,10 @@ class Opinion(NamedTuple):
     """What is known of one request.
 
     ``answer`` is its reply, with any sequence number, where it is known now; ``kind`` the class
-    that the answer belongs to. ``key`` and ``fact`` are set where the server's reply is worth
-    keeping. The answer holds once the server is past request number ``after`` without an error.
-    ``alters`` is how the server's own reply must be changed before the client sees it.
+    that the answer belongs to. It holds once the server is past request number ``after`` without an
+    error. ``key`` and ``fact`` are set where the server's reply is worth keeping. ``window`` is one
+    whose place is told, and which others may move meanwhile. ``alters`` is how the server's own
+    reply must be changed before the client sees it.
     """
 
     replies: Replies
@@ -100,6 +102,7 @@ class Opinion(NamedTuple):
     alters: Optional[Callable[[bytes], bytes]] = None
     font: Optional[bytes] = None
     after: int = 0
+    window: Optional[Window] = None
 
 
 VOID_SAFE = Opinion(Replies.NONE, True)
@@ -201,6 +204,8 @@ class Predictor:
         elif code == PROPERTY_NOTIFY:
             window, atom = struct.unpack_from(self._order + "II", event, 4)
             self._properties.take_event(sequence, window, atom)
+        elif code == CONFIGURE_NOTIFY:
+            self.follower.windows.take_place(event)
         if self._conclusions.take_event(sequence, code, event):
             self.confirm(sequence)
 
@@ -566,7 +571,8 @@ class Predictor:
             if not window.settled or window.since > self._confirmed:
                 return WAITS_SAFE
             place = (window.x, window.y, window.width, window.height, window.border)
-            return self._geometry(PredictionClass.WINDOWS, window.depth, window.root, place)
+            opinion = self._geometry(PredictionClass.WINDOWS, window.depth, window.root, place)
+            return opinion if window.parent is not None else opinion._replace(window=window)
         if request.size == 8:
             pixmap = self.resources.pixmaps.get(self._int.unpack_from(request.data, 4)[0])
             if pixmap is not None:

@@ -152,6 +152,7 @@ class Window(Drawable):
         "kind",
         "level",
         "mapped",
+        "moved",
         "parent",
         "plain",
         "properties",
@@ -180,6 +181,8 @@ class Window(Drawable):
         self.border = 0
         self.mapped: Optional[bool] = False
         self.settled = True
+        self.moved = False
+        """Whether an event told that somebody else moved or resized it."""
         self.plain = True
         self.adopts = False
         self.children: Dict[int, Window] = {}
