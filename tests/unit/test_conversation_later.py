@@ -224,3 +224,16 @@ def test_children_that_move_with_a_mapped_window_are_unknown(talk: Talk) -> None
     body = pack(talk, "IIhhHHHHIII", WINDOW + 1, WINDOW, 0, 0, 9, 9, 0, 0, 0, 1 << 5, 9)
     asked = x.request(talk.order, 14, pack(talk, "I", WINDOW + 1))
     assert talk.ask(x.request(talk.order, 1, body), asked) == []
+
+
+def test_a_client_that_has_all_its_answers_waits_for_nothing(talk: Talk) -> None:
+    conversation, known = talk.talk, atom_request(talk.order, b"KNOWN")
+    talk.ask(known, create(talk, PROPERTY), sync(talk))
+    assert not conversation.brings_news()
+    talk.ask(map_window(talk))  # an event may come of it
+    assert conversation.brings_news()
+    talk.ask(known)
+    assert not conversation.brings_news()
+    talk.ask(sync(talk))
+    assert conversation.brings_news()
+    assert conversation.brings_news()

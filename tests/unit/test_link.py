@@ -134,3 +134,18 @@ def test_more_confirmed_than_sent_ends_the_link() -> None:
     ends.far.consumed(1, 1 << 20)
     with pytest.raises(LinkError):
         ends.move()
+
+
+def test_a_few_small_requests_are_little_and_an_image_is_not() -> None:
+    ends = Ends()
+    ends.near.open_stream(1)
+    assert ends.near.has_little
+    ends.near.queue(Frame(FrameKind.DATA, 1, bytes(4000)))
+    assert ends.near.has_little
+    ends.near.queue_image(1, bytes(100))
+    assert not ends.near.has_little
+    ends.move()
+    assert ends.near.has_little
+    for _ in range(40):
+        ends.near.queue_control(Frame(FrameKind.PING, 0, b""))
+    assert not ends.near.has_little
