@@ -128,14 +128,10 @@ def test_what_others_wrote_before_is_overwritten(talk: Talk) -> None:
     assert talk.ask(get(talk)) == [(REPLY, 4)]
 
 
-@pytest.mark.parametrize(
-    "how", ["managed", "unwatched", "mode", "delete", "deleted", "long", "other"]
-)
+@pytest.mark.parametrize("how", ["unwatched", "mode", "delete", "deleted", "long", "other"])
 def test_a_property_may_be_unknown(talk: Talk, how: str) -> None:
     talk.ask(create(talk, 0 if how == "unwatched" else PROPERTY))
     talk.ask(change(talk, b"a" * (2000 if how == "long" else 1)))
-    if how == "managed":
-        talk.facts.managed = True
     if how == "mode":
         talk.ask(change(talk, b"a", mode=2))
     if how == "delete":
@@ -237,3 +233,32 @@ def test_a_client_that_has_all_its_answers_waits_for_nothing(talk: Talk) -> None
     talk.ask(sync(talk))
     assert conversation.brings_news()
     assert conversation.brings_news()
+
+
+@pytest.mark.parametrize("mask", [PROPERTY, 0])
+def test_what_nobody_wrote_is_not_there(talk: Talk, mask: int) -> None:
+    talk.facts.managed = True
+    assert talk.ask(create(talk, mask), get(talk)) == ([(REPLY, 2)] if mask else [])
+    if mask:
+        assert talk.last[0].data == x.reply(talk.order, 2)
+        assert talk.serve(x.reply(talk.order, 2), property_notify(talk, 2)) != []
+        assert talk.ask(get(talk)) == []
+
+
+@pytest.mark.parametrize("wrote", [True, False])
+@pytest.mark.parametrize("told", [True, False])
+def test_what_others_write_meanwhile_was_not_there_before(
+    talk: Talk, told: bool, wrote: bool
+) -> None:
+    made = [create(talk, PROPERTY), *([change(talk, b"a")] if wrote else [])]
+    number = len(made)
+    talk.ask(*made)
+    talk.serve(*([property_notify(talk, 2)] if wrote else []))
+    assert talk.ask(get(talk)) == [(REPLY, number + 1)]
+    if told:
+        talk.serve(property_notify(talk, number))
+    value = pack(talk, "III", STRING, 0, 2)
+    talk.serve(x.reply(talk.order, number + 1, value, b"xx\0\0", one=8))
+    counters = talk.talk.counters
+    assert counters.stale == int(told)
+    assert counters.mispredictions == ({} if told else {PredictionClass.PROPERTIES: 1})

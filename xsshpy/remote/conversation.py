@@ -472,8 +472,8 @@ class Conversation:
         """Tell whether a difference lies only in what others decide, and nobody looks at."""
         if pending.opcode == GET_INPUT_FOCUS:
             return True
-        if pending.opinion.window is not None:  # the event came before this reply
-            return pending.opinion.window.moved
+        if pending.opinion.excuse is not None:
+            return pending.opinion.excuse()
         if pending.opcode != GET_WINDOW_ATTRIBUTES or not len(real) == len(answer) == 44:
             return False
         alike = bytearray(answer)

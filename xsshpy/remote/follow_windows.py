@@ -147,6 +147,8 @@ class WindowFollower:
         if not right:
             window.since = request.sequence
         self._pull(window)
+        if values.get("event_mask", 0) & PROPERTY_MASK:
+            window.written = {}
         self._resources.add_window(window)
         noticed = parent is not None and parent.event_mask & SUBSTRUCTURE_MASK
         noticed = noticed or self.root_masks.get(parent_id, 0) & SUBSTRUCTURE_MASK
@@ -249,6 +251,7 @@ class WindowFollower:
             window.since = request.sequence
         if not values.get("event_mask", PROPERTY_MASK) & PROPERTY_MASK:
             window.properties.clear()
+            window.written = None
         if window.parent is None and not window.event_mask & STRUCTURE_MASK:
             window.settled = window.settled and window.mapped is False
         self._pull(window)

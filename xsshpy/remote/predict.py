@@ -88,9 +88,9 @@ class Opinion(NamedTuple):
 
     ``answer`` is its reply, with any sequence number, where it is known now; ``kind`` the class
     that the answer belongs to. It holds once the server is past request number ``after`` without an
-    error. ``key`` and ``fact`` are set where the server's reply is worth keeping. ``window`` is one
-    whose place is told, and which others may move meanwhile. ``alters`` is how the server's own
-    reply must be changed before the client sees it.
+    error. ``key`` and ``fact`` are set where the server's reply is worth keeping. ``excuse`` tells,
+    once that is there, whether an event before it said that others changed what was told.
+    ``alters`` is how the server's own reply must be changed before the client sees it.
     """
 
     replies: Replies
@@ -102,7 +102,7 @@ class Opinion(NamedTuple):
     alters: Optional[Callable[[bytes], bytes]] = None
     font: Optional[bytes] = None
     after: int = 0
-    window: Optional[Window] = None
+    excuse: Optional[Callable[[], bool]] = None
 
 
 VOID_SAFE = Opinion(Replies.NONE, True)
@@ -484,7 +484,9 @@ class Predictor:
     def _get_property(self, request: Request) -> Opinion:
         answer = self.facts.roots.answer_property(request.data, self.facts.is_atom)
         if answer is None:
-            answer = self._properties.answer(request)
+            own = self._properties.answer(request)
+            if own is not None:
+                return self._known(PredictionClass.PROPERTIES, own[0])._replace(excuse=own[1])
         if len(request.data) == 24 and request.data[1]:
             self._properties.forget(*struct.unpack_from(self._order + "II", request.data, 4))
             self._change_on_root(request, 4, 8)
@@ -572,7 +574,10 @@ class Predictor:
                 return WAITS_SAFE
             place = (window.x, window.y, window.width, window.height, window.border)
             opinion = self._geometry(PredictionClass.WINDOWS, window.depth, window.root, place)
-            return opinion if window.parent is not None else opinion._replace(window=window)
+            if window.parent is not None:
+                return opinion
+            outermost = window
+            return opinion._replace(excuse=lambda: outermost.moved)
         if request.size == 8:
             pixmap = self.resources.pixmaps.get(self._int.unpack_from(request.data, 4)[0])
             if pixmap is not None:

@@ -1,9 +1,8 @@
 """Properties of one client's own windows, as far as the client itself decides and watches them.
 
 A client that selects PropertyNotify on a window of its own hears of every change, and so does the
-conversation that its events pass through. What it wrote is what it reads, then, until an event
-tells that somebody else wrote. Where a window manager is, it writes as it likes, and nothing is
-said.
+conversation that its events pass through. What it wrote is what it reads, then, and what nobody
+wrote is not there, until an event tells that somebody else wrote: a window manager, mostly.
 
 Rules kept here: sans-IO; Python 3.6 and later, standard library only. Long values, and more
 properties than clients in earnest have, are not kept.
@@ -13,18 +12,23 @@ Follows the X Window System Protocol, version 11, §9 (ChangeProperty, GetProper
 """
 
 import struct
-from typing import Optional
+from typing import Callable, Optional, Tuple
 
 from .facts import ServerFacts
 from .resources import PROPERTY_MASK, OwnProperty, Resources, Window
 from .roots import Property, build_property_answer
-from .xmessages import Request
+from .xmessages import Request, build_reply
+
+Excuse = Callable[[], bool]
 
 LONGEST_VALUE = 1024
 """Longest value that is kept (bytes)."""
 
 MOST_KEPT = 64
 """Most properties of one window that are kept, and most changes under way of one of them."""
+
+MOST_WRITTEN = 512
+"""Most properties of one window that are told apart from those that are not there."""
 
 
 class OwnProperties:
@@ -44,6 +48,7 @@ class OwnProperties:
         window = self._resources.windows.get(identifier)
         if window is None:
             return
+        self._note(window, atom, False)
         data = request.data
         whole = len(data) == request.size <= 24 + LONGEST_VALUE
         if not (good and whole and window.event_mask & PROPERTY_MASK):
@@ -68,28 +73,53 @@ class OwnProperties:
             return
         if atom is None:
             window.properties.clear()
+            window.written = None
         else:
             window.properties.pop(atom, None)
+            self._note(window, atom, False)
 
     def take_event(self, sequence: int, window_id: int, atom: int) -> None:
         """Take note of a PropertyNotify: somebody else's, unless it has the number of a change."""
         window = self._resources.windows.get(window_id)
-        kept = None if window is None else window.properties.get(atom)
-        if window is None or kept is None:
+        if window is None:
             return
-        if kept.changes and kept.changes[0] == sequence:
+        kept = window.properties.get(atom)
+        if kept is not None and kept.changes and kept.changes[0] == sequence:
             kept.changes.popleft()
-        elif not kept.changes or kept.changes[0] < sequence:
+            return
+        self._note(window, atom, True)
+        if kept is not None and (not kept.changes or kept.changes[0] < sequence):
+            kept.overwritten = True
             del window.properties[atom]
 
-    def answer(self, request: Request) -> Optional[bytes]:
-        """Return the reply to a GetProperty of an own window; None where it is not known."""
+    @staticmethod
+    def _note(window: Window, atom: int, by_others: bool) -> None:
+        """Take note that a property of a window may be there."""
+        if window.written is None:
+            return
+        if len(window.written) >= MOST_WRITTEN:
+            window.written = None
+        else:
+            window.written[atom] = by_others or window.written.get(atom, False)
+
+    def answer(self, request: Request) -> Optional[Tuple[bytes, Excuse]]:
+        """Return the reply to a GetProperty of an own window; None where it is not known.
+
+        With it comes what tells later whether others were heard to write the property meanwhile.
+        """
         data = request.data
-        if len(data) != 24 or data[1] or self._facts.managed is not False:
+        if len(data) != 24 or data[1]:
             return None
         identifier, atom, kind = self._ints.unpack_from(data, 4)
-        window: Optional[Window] = self._resources.windows.get(identifier)
-        kept = None if window is None else window.properties.get(atom)
-        if kept is None or not (kind == 0 or self._facts.is_atom(kind)):
+        window = self._resources.windows.get(identifier)
+        if window is None or not (kind == 0 or self._facts.is_atom(kind)):
             return None
-        return build_property_answer(self._order, data, kept.value)
+        kept = window.properties.get(atom)
+        if kept is not None:
+            mine, value = kept, build_property_answer(self._order, data, kept.value)
+            return None if value is None else (value, lambda: mine.overwritten)
+        written = window.written
+        if written is None or atom in written or not self._facts.is_atom(atom):
+            return None
+        others = written
+        return build_reply(self._order, 0, bytes(24)), lambda: others.get(atom, False)

@@ -129,11 +129,12 @@ def touch(drawable: Drawable) -> None:
 class OwnProperty:
     """What the client wrote last. ``changes`` are its writes whose events have not come yet."""
 
-    __slots__ = ("changes", "value")
+    __slots__ = ("changes", "overwritten", "value")
 
     def __init__(self) -> None:
         self.value = Property(0, 0, b"")
         self.changes: Deque[int] = deque()
+        self.overwritten = False
 
 
 class Window(Drawable):
@@ -158,6 +159,7 @@ class Window(Drawable):
         "properties",
         "settled",
         "visual",
+        "written",
         "x",
         "y",
     )
@@ -188,6 +190,8 @@ class Window(Drawable):
         self.children: Dict[int, Window] = {}
         self.attributes: Dict[str, int] = {}
         self.properties: "Dict[int, OwnProperty]" = {}
+        self.written: "Optional[Dict[int, bool]]" = None
+        """What properties it may have, and whether others wrote them; None: any may be there."""
 
     def attribute(self, name: str, default: int = 0) -> int:
         """Return the value that the client gave to an attribute, or the protocol's default."""
