@@ -130,7 +130,7 @@ def test_what_others_wrote_before_is_overwritten(talk: Talk) -> None:
 
 @pytest.mark.parametrize("how", ["unwatched", "mode", "delete", "deleted", "long", "other"])
 def test_a_property_may_be_unknown(talk: Talk, how: str) -> None:
-    talk.ask(create(talk, 0 if how == "unwatched" else PROPERTY))
+    talk.ask(create(talk, 0 if how == "unwatched" else PROPERTY), map_window(talk))
     talk.ask(change(talk, b"a" * (2000 if how == "long" else 1)))
     if how == "mode":
         talk.ask(change(talk, b"a", mode=2))
@@ -238,10 +238,11 @@ def test_a_client_that_has_all_its_answers_waits_for_nothing(talk: Talk) -> None
 @pytest.mark.parametrize("mask", [PROPERTY, 0])
 def test_what_nobody_wrote_is_not_there(talk: Talk, mask: int) -> None:
     talk.facts.managed = True
-    assert talk.ask(create(talk, mask), get(talk)) == ([(REPLY, 2)] if mask else [])
+    talk.ask(create(talk, mask), map_window(talk))
+    assert talk.ask(get(talk)) == ([(REPLY, 3)] if mask else [])
     if mask:
-        assert talk.last[0].data == x.reply(talk.order, 2)
-        assert talk.serve(x.reply(talk.order, 2), property_notify(talk, 2)) != []
+        assert talk.last[0].data == x.reply(talk.order, 3)
+        assert talk.serve(x.reply(talk.order, 3), property_notify(talk, 3)) != []
         assert talk.ask(get(talk)) == []
 
 

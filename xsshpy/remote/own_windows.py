@@ -145,6 +145,16 @@ class OwnWindows:
         if known is not None and self._facts.is_atom(atom):
             known.pop(atom, None)
 
+    def forget(self, window: int, atom: int) -> None:
+        """Somebody else wrote a property, as the client was told."""
+        known = self._properties.get(window)
+        if known is None:
+            return
+        if atom not in known and len(known) >= KEPT_LIMIT:
+            del self._properties[window]
+        else:
+            known[atom] = None
+
     def rotate(self, request: Request) -> None:
         """Follow a RotateProperties: it is too rare to be looked at."""
         if len(request.data) >= 8:

@@ -203,7 +203,8 @@ class Predictor:
             self.follower.windows.take_event(code & 0x7F, window, parent)
         elif code == PROPERTY_NOTIFY:
             window, atom = struct.unpack_from(self._order + "II", event, 4)
-            self._properties.take_event(sequence, window, atom)
+            if not self._properties.take_event(sequence, window, atom):
+                self._own.forget(window, atom)
         elif code == CONFIGURE_NOTIFY:
             self.follower.windows.take_place(event)
         if self._conclusions.take_event(sequence, code, event):

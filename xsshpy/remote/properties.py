@@ -78,19 +78,20 @@ class OwnProperties:
             window.properties.pop(atom, None)
             self._note(window, atom, False)
 
-    def take_event(self, sequence: int, window_id: int, atom: int) -> None:
-        """Take note of a PropertyNotify: somebody else's, unless it has the number of a change."""
+    def take_event(self, sequence: int, window_id: int, atom: int) -> bool:
+        """Take note of a PropertyNotify; tell whether it is of a change that is known here."""
         window = self._resources.windows.get(window_id)
         if window is None:
-            return
+            return False
         kept = window.properties.get(atom)
         if kept is not None and kept.changes and kept.changes[0] == sequence:
             kept.changes.popleft()
-            return
+            return True
         self._note(window, atom, True)
         if kept is not None and (not kept.changes or kept.changes[0] < sequence):
             kept.overwritten = True
             del window.properties[atom]
+        return atom in window.properties
 
     @staticmethod
     def _note(window: Window, atom: int, by_others: bool) -> None:
