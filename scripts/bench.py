@@ -2,7 +2,9 @@
 
 Absolute times differ between machines; ratios of two medians from one run hardly do. Parts:
 
-start        a cold ``host true`` without X11 (-x) and with it (-Y), in seconds
+start        a cold ``host true`` without X11 (-x), with it (-Y) and over a link of 100 ms there and
+             back, in seconds; the processor time of the client; and where the time goes, by the
+             lines that both say with -v
 trips        round trips from the connection to the first byte of output; the least of the turns
 throughput   random bytes through stdin, and through stdout, in MB/s from the first to the last:
              near (loopback) and far (a link of 100 ms there and back)
@@ -12,6 +14,7 @@ x11          plots and X programs over simulated distances: see ``bench_x11``
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -37,8 +40,18 @@ NEAR_MEGABYTES = 300
 FAR_MEGABYTES = 100
 FAR_DELAY = 0.05
 """Seconds one way."""
+LEAST_FOR_RATIO = 0.005
 TRIPS_DELAY = 0.03
 CLIENTS = ("ssh", "xssh")
+STAGES = (
+    ("until it connects", "debug1: Connecting to "),
+    ("until it speaks SSH", "debug1: Local version string "),
+    ("key exchange", "debug1: SSH2_MSG_NEWKEYS received"),
+    ("login", "Authenticated to "),
+    ("session", "debug1: Exit status "),
+)
+"""Parts of a start, and the line that ends each of them. Before the first: the interpreter, the
+command line and the configuration; before the second: what was not loaded while it connected."""
 PARTS = ("start", "trips", "throughput", "x11")
 
 
@@ -128,10 +141,72 @@ class Bench:
         def with_x11(client: str) -> float:
             return self.time_command(client, "true", os.devnull, os.devnull, "-Y")
 
-        return [
+        link = self.connect("distant", FAR_DELAY)
+
+        def distant(client: str) -> float:
+            return self._time_start([client, *self.client.arguments, "-x", "distant", "true"])[0]
+
+        def processor(client: str) -> float:
+            return self._time_start([client, *self.client.arguments, "-x", "server", "true"])[1]
+
+        found = [
             self.compare("start", "s", without_x11, self.runs),
             self.compare("start -Y", "s", with_x11, self.runs),
+            self.compare("start, 100 ms", "s", distant, self.runs),
+            self.compare("processor", "s", processor, self.runs),
+            *self._stages(),
         ]
+        self.links.remove(link)
+        link.stop()
+        return found
+
+    def _time_start(self, argv: list[str]) -> tuple[float, float]:
+        """Return the seconds that a client took, on the clock and of the processor."""
+        started = time.perf_counter()
+        client = subprocess.Popen(argv, stdin=subprocess.DEVNULL, env=self.environment)
+        _, status, usage = os.wait4(client.pid, 0)
+        seconds = time.perf_counter() - started
+        client.returncode = os.waitstatus_to_exitcode(status)
+        assert client.returncode == 0, argv
+        return seconds, usage.ru_utime + usage.ru_stime
+
+    def _stages(self) -> list[Comparison]:
+        """Return where the time of a start goes."""
+        measured: dict[str, list[list[float]]] = {client: [] for client in CLIENTS}
+        for turn in range(self.runs + 1):
+            for client in CLIENTS if turn % 2 else reversed(CLIENTS):
+                times = self._time_stages(client)
+                if turn > 0:
+                    measured[client].append(times)
+        found = []
+        for number, name in enumerate([*(name for name, _ in STAGES), "exit"]):
+            ssh, xssh = (
+                statistics.median(times[number] for times in measured[client]) for client in CLIENTS
+            )
+            ratio = xssh / max(ssh, 0.0001)
+            found.append(Comparison(f"  {name}", "s", self.runs, ssh, xssh, ratio))
+        return found
+
+    def _time_stages(self, client: str) -> list[float]:
+        """Return the seconds that each stage of one start took, and those after the last."""
+        argv = [client, *self.client.arguments, "-x", "-v", "server", "true"]
+        marks = [time.perf_counter()]
+        with subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment,
+        ) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                stage = len(marks) - 1
+                if stage < len(STAGES) and line.startswith(STAGES[stage][1]):
+                    marks.append(time.perf_counter())
+        marks.append(time.perf_counter())
+        assert len(marks) == len(STAGES) + 2 and process.returncode == 0, (client, marks)
+        return [after - before for before, after in itertools.pairwise(marks)]
 
     def connect(self, name: str, delay: float) -> Link:
         """Return a link to the server, which is called ``name`` at its end."""
@@ -280,9 +355,12 @@ def main() -> int:
     sink = sys.stderr if arguments.json == "-" else sys.stdout
     for found in comparisons:
         line = (
-            f"{found.part:16} ssh {found.ssh:8.3f} {found.unit:4}  xssh {found.xssh:8.3f} "
-            f"{found.unit:4}  ratio {found.ratio:5.2f}  ({found.runs} turns)"
+            f"{found.part:21} ssh {found.ssh:8.3f} {found.unit:4}  xssh {found.xssh:8.3f} "
+            f"{found.unit:4}  "
         )
+        # Of what takes next to no time there is no ratio.
+        line += f"ratio {found.ratio:5.2f}  " if found.ssh >= LEAST_FOR_RATIO else " " * 13
+        line += f"({found.runs} turns)"
         print(line, file=sink)
     if measures:
         print(describe(measures), file=sink)
