@@ -429,18 +429,19 @@ class FrameReader:
 
     def _inflate_step(self) -> bool:
         """Inflate a little; False: nothing came out, and all that was there is used up."""
+        most = min(STEP, self._room) or 1
         try:
-            data = self._inflate.decompress(self._tail, STEP)
+            data = self._inflate.decompress(self._tail, most)
         except zlib.error:
             raise LinkError("block cannot be inflated") from None
-        self._room -= len(data)
-        if self._room < 0:
+        if len(data) > self._room:
             raise LinkError("block inflates to more than a block holds")
+        self._room -= len(data)
         if self._inflate.eof:
             raise LinkError("the deflate stream ends")
         self._tail = self._inflate.unconsumed_tail
         # With nothing left to read, zlib can still hold output where it filled all it was given.
-        self._inflating = bool(self._tail) or len(data) >= STEP
+        self._inflating = bool(self._tail) or len(data) >= most
         self._plain = memoryview(data)
         return bool(data)
 
