@@ -16,6 +16,7 @@ import pytest
 from tests.support.clients import ClientHome
 from tests.support.link import Link
 from tests.support.plotting import (
+    COLOURS,
     PROGRAM,
     DrivenPlot,
     Watcher,
@@ -24,8 +25,19 @@ from tests.support.plotting import (
 )
 from tests.support.processes import run, xssh_command
 from tests.support.sshd import SshServer
-from tests.support.tools import skip_or_fail
+from tests.support.tools import require_tool, skip_or_fail
 from tests.support.xvfb import Xvfb
+
+SYSTEM_PYTHON = "/usr/bin/python3"
+"""Debian has packages of GTK and Qt 5 for its own Python, and pip could not build them all."""
+
+QT6 = "MPLBACKEND=QtAgg QT_API=PySide6", sys.executable, "PySide6.QtWidgets"
+QT5 = "MPLBACKEND=QtAgg QT_API=PyQt5", SYSTEM_PYTHON, "PyQt5.QtWidgets, matplotlib"
+GTK3 = "MPLBACKEND=GTK3Agg", SYSTEM_PYTHON, "numpy, matplotlib.backends.backend_gtk3agg"
+TOOLKITS = {"Qt 6": (*QT6, 8), "Qt 5": (*QT5, 9), "GTK 3": (*GTK3, 9)}
+"""Settings, Python, what it needs, and the most trips that are waited for until it is drawn."""
+
+XTERM_TRIPS = 18
 
 RATE = 2.5e6
 FRAMES = 12
@@ -127,3 +139,40 @@ def test_what_a_plot_costs(distance: Distance, watcher: Watcher) -> None:
         assert carried / FRAMES <= BYTES_A_REDRAW
     assert sum(client["wrong"] for client in clients) == 0
     assert sum(client["images"] for client in clients) >= FRAMES
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("toolkit", TOOLKITS)
+def test_what_other_toolkits_wait_for(distance: Distance, watcher: Watcher, toolkit: str) -> None:
+    """In the first session of all: nothing was learned before."""
+    settings, python, needed, most = TOOLKITS[toolkit]
+    environment = {**distance.environment, "HOME": str(distance.directory), "PATH": "/usr/bin:/bin"}
+    check = run([python, "-c", f"import {needed}"], env=environment, timeout=60)
+    if check.status != 0:
+        skip_or_fail(f"{python} has no {toolkit}: {check.stderr.strip()[-200:]}")
+    command = f"{settings} {shlex.quote(python)} plot.py now column"
+    argv = [*xssh_command(), *distance.argv, "--stats", "far", command]
+    with DrivenPlot(argv, distance.environment, distance.directory) as plot:
+        plot.hear("begun")
+        watcher.wait_for_mark(0, plot=plot)
+        plot.hear("shown")
+        clients = parse_statistics(plot.leave())
+    watcher.wait_until_gone()
+    assert sum(client["wrong"] for client in clients) == 0
+    assert sum(client["replies"] for client in clients) > 100
+    assert 0 < sum(client["trips"] for client in clients) <= most
+
+
+@pytest.mark.timeout(120)
+def test_what_an_xterm_waits_for(distance: Distance, watcher: Watcher) -> None:
+    """Nearly all of it are fonts that this server has not."""
+    require_tool("xterm")
+    colour = f"-xrm '*color1: #{COLOURS[0]:06x}'"
+    command = f"xterm {colour} -e sh -c \"printf '\\033[41m%2000s' ' '; sleep 3\""
+    argv = [*xssh_command(), *distance.argv, "--stats", "far", command]
+    with DrivenPlot(argv, distance.environment, distance.directory) as window:
+        watcher.wait_for_mark(0, plot=window)
+        window.process.wait(60)
+        clients = parse_statistics(window.messages)
+    assert sum(client["wrong"] for client in clients) == 0
+    assert 0 < sum(client["trips"] for client in clients) <= XTERM_TRIPS

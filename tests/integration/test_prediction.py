@@ -269,3 +269,44 @@ def test_who_owns_a_selection_is_not_told_to_who_takes_one(oracle: Oracle) -> No
     judge.close()
     assert not verdict.faults, verdict.faults
     assert judge.told[4][8:12] == struct.pack("<I", window)
+
+
+def request_of(opcode: int, *values: int, minor: int = 0) -> bytes:
+    return struct.pack(f"<BBH{len(values)}I", opcode, minor, 1 + len(values), *values)
+
+
+def message_about(window: int, root: int, kind: int) -> bytes:
+    event = struct.pack("<BBHIIIIIII", 33, 32, 0, window, kind, 0, 0, 0, 0, 0)
+    return struct.pack("<BBHII", 25, 0, 11, root, 1 << 19) + event
+
+
+@pytest.mark.parametrize("managed", [False, True])
+@pytest.mark.parametrize("what", ["map", "convert", "embed", "tell", "announce"])
+def test_others_may_write_to_what_they_are_told_of(
+    oracle: Oracle, what: str, managed: bool
+) -> None:
+    judge = oracle.judge(1)
+    judge.facts.managed = managed
+    root = next(iter(judge.facts.screens))
+    window, other = judge.base + 1, judge.base + 2
+    for each in (window, other):
+        judge.send(
+            struct.pack("<BBHII", 1, 0, 8, each, root) + struct.pack("<6HII", *[9] * 4, 0, 1, 0, 0)
+        )
+    asked = request_of(20, window, 39, 0, 0, 9)
+    judge.send(asked)
+    assert judge.opinions[judge.sequence].answer is not None
+    judge.send(
+        {
+            "map": request_of(8, window),
+            "convert": request_of(24, window, 1, 31, 39, 0),
+            "embed": request_of(7, window, other, 0),
+            "tell": message_about(window, root, 39),
+            "announce": struct.pack("<BBHIIIBxxxII", 18, 0, 7, root, 200, 33, 32, 1, window),
+        }[what]
+    )
+    judge.send(asked)
+    # Messages to the root window are read by window managers alone.
+    alone = what == "tell" and not managed
+    assert (judge.opinions[judge.sequence].answer is not None) is alone
+    judge.close()
