@@ -57,7 +57,7 @@ SSH_VALUES = {
     "L": ("[ADDRESS:]PORT:HOST:PORT", "forward a local port, or socket path, to there"),
     "l": ("USER", "user to log in as"),
     "m": ("MACS", "message authentication codes, best first"),
-    "O": ("COMMAND", "to a shared connection: check, forward, cancel, exit, stop"),
+    "O": ("COMMAND", "to a shared connection: check, forward, cancel, exit, stop, proxy"),
     "o": ("KEYWORD=VALUE", "any option of ssh_config(5)"),
     "P": ("TAG", "a tag for Match tagged"),
     "p": ("PORT", "port of the server"),

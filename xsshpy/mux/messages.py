@@ -11,8 +11,6 @@ Rules kept here:
   :class:`MuxProtocolError`, whose text names the fault, never the bytes.
 * Read as ssh reads: any number but zero is a true flag, a string may end in one NUL and has no
   other, and what follows a message's last field in its frame is passed over.
-* Named tuples instead of dataclasses: a passenger's whole start is shorter than it takes to make
-  as many frozen dataclasses.
 
 Descriptors do not travel in frames: one byte each follows the frames of :class:`NewSession` and
 :class:`NewStdioForward` (:func:`count_descriptors`).
@@ -22,7 +20,9 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+from xsshpy.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,14 +84,16 @@ class MuxForwardKind(IntEnum):
     DYNAMIC = 3
 
 
-class Hello(NamedTuple):
+@dataclass(frozen=True)
+class Hello:
     """The first message of each side. ``extensions`` are names and values in turn."""
 
     version: int = VERSION
     extensions: tuple[bytes, ...] = ()
 
 
-class NewSession(NamedTuple):
+@dataclass(frozen=True)
+class NewSession:
     """A session for the three standard streams, which follow as descriptors.
 
     ``escape`` is a character's code or :data:`NO_ESCAPE`; ``variables`` are ``NAME=value``.
@@ -109,19 +111,22 @@ class NewSession(NamedTuple):
     variables: tuple[bytes, ...] = ()
 
 
-class AliveCheck(NamedTuple):
+@dataclass(frozen=True)
+class AliveCheck:
     """Are you there, and which process are you?"""
 
     request_id: int
 
 
-class Terminate(NamedTuple):
+@dataclass(frozen=True)
+class Terminate:
     """End the connection and everything in it."""
 
     request_id: int
 
 
-class OpenForward(NamedTuple):
+@dataclass(frozen=True)
+class OpenForward:
     """Open a forward. ``kind`` is a MuxForwardKind, or what the peer made of it.
 
     An empty ``listen_host`` is the default, ``*`` is every address. A port may be
@@ -136,7 +141,8 @@ class OpenForward(NamedTuple):
     connect_port: int
 
 
-class CloseForward(NamedTuple):
+@dataclass(frozen=True)
+class CloseForward:
     """Close a forward that is described as when it was opened."""
 
     request_id: int
@@ -147,7 +153,8 @@ class CloseForward(NamedTuple):
     connect_port: int
 
 
-class NewStdioForward(NamedTuple):
+@dataclass(frozen=True)
+class NewStdioForward:
     """Tie stdin and stdout, which follow as descriptors, to a port as seen from the server."""
 
     request_id: int
@@ -156,86 +163,99 @@ class NewStdioForward(NamedTuple):
     port: int = 0
 
 
-class StopListening(NamedTuple):
+@dataclass(frozen=True)
+class StopListening:
     """Take no more passengers and remove the socket."""
 
     request_id: int
 
 
-class StartProxy(NamedTuple):
+@dataclass(frozen=True)
+class StartProxy:
     """From the answer on, this connection carries SSH's connection protocol itself."""
 
     request_id: int
 
 
-class UnknownRequest(NamedTuple):
+@dataclass(frozen=True)
+class UnknownRequest:
     """A request of a kind that nobody knows: answered with a failure."""
 
     request_id: int
     kind: int
 
 
-class Ok(NamedTuple):
+@dataclass(frozen=True)
+class Ok:
     """It is done."""
 
     request_id: int
 
 
-class PermissionDenied(NamedTuple):
+@dataclass(frozen=True)
+class PermissionDenied:
     """The user refused it."""
 
     request_id: int
     reason: bytes
 
 
-class Failure(NamedTuple):
+@dataclass(frozen=True)
+class Failure:
     """It could not be done."""
 
     request_id: int
     reason: bytes
 
 
-class ExitMessage(NamedTuple):
+@dataclass(frozen=True)
+class ExitMessage:
     """The remote program ended with this status."""
 
     session: int
     status: int
 
 
-class Alive(NamedTuple):
+@dataclass(frozen=True)
+class Alive:
     """I am this process."""
 
     request_id: int
     pid: int
 
 
-class SessionOpened(NamedTuple):
+@dataclass(frozen=True)
+class SessionOpened:
     """The session, or the stdio forward, has begun; this is its number."""
 
     request_id: int
     session: int
 
 
-class RemotePort(NamedTuple):
+@dataclass(frozen=True)
+class RemotePort:
     """The server chose this port to listen on."""
 
     request_id: int
     port: int
 
 
-class TtyAllocationFailed(NamedTuple):
+@dataclass(frozen=True)
+class TtyAllocationFailed:
     """The session goes on without a pseudo-terminal."""
 
     session: int
 
 
-class ProxyStarted(NamedTuple):
+@dataclass(frozen=True)
+class ProxyStarted:
     """What follows on this connection is no message of this protocol any more."""
 
     request_id: int
 
 
-class UnknownReply(NamedTuple):
+@dataclass(frozen=True)
+class UnknownReply:
     """A message of a kind that no master sends."""
 
     kind: int
@@ -272,7 +292,7 @@ Reply: TypeAlias = (
 
 # The fields of each: n number, f flag, s string, b a string that nobody looks at, * strings to the
 # end, + pairs of a string and one that nobody looks at, to the end.
-_REQUESTS: dict[int, tuple[type[tuple[object, ...]], str]] = {
+_REQUESTS: dict[int, tuple[type[object], str]] = {
     Kind.HELLO: (Hello, "n+"),
     Kind.NEW_SESSION: (NewSession, "nbffffnss*"),
     Kind.ALIVE_CHECK: (AliveCheck, "n"),
@@ -283,7 +303,7 @@ _REQUESTS: dict[int, tuple[type[tuple[object, ...]], str]] = {
     Kind.STOP_LISTENING: (StopListening, "n"),
     Kind.PROXY: (StartProxy, "n"),
 }
-_REPLIES: dict[int, tuple[type[tuple[object, ...]], str]] = {
+_REPLIES: dict[int, tuple[type[object], str]] = {
     Kind.HELLO: (Hello, "n+"),
     Kind.OK: (Ok, "n"),
     Kind.PERMISSION_DENIED: (PermissionDenied, "ns"),
@@ -316,7 +336,9 @@ def encode(message: Request | Reply) -> bytes:
     """
     kind, fields = _KINDS[type(message)]
     parts = [_NUMBER.pack(kind)]
-    for code, value in zip(fields, cast("tuple[object, ...]", message), strict=True):
+    names = vars(type(message))["__match_args__"]
+    for code, name in zip(fields, names, strict=True):
+        value = getattr(message, name)
         for item in cast("tuple[object, ...]", value) if code in "*+" else (value,):
             parts.append(_encode_field(item))
     body = b"".join(parts)
@@ -359,8 +381,8 @@ class _Fields:
         self._frame = frame
         self._at = 0
 
-    def message(self, message: type[tuple[object, ...]], fields: str) -> tuple[object, ...]:
-        make = cast("Callable[..., tuple[object, ...]]", message)
+    def message(self, message: type[object], fields: str) -> object:
+        make = cast("Callable[..., object]", message)
         return make(*(self._field(code) for code in fields))
 
     def _field(self, code: str) -> object:

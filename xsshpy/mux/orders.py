@@ -140,7 +140,7 @@ def _ask_for_forward(task: MuxTask, conversation: Conversation, wanted: Forward)
     what = "cancellation of" if canceling else "forwarding of"
     task.console.debug(1, f"Requesting {what} {_describe(task, wanted)}")
     try:
-        reply = conversation.ask(CloseForward(*request) if canceling else request, patient=True)
+        reply = conversation.ask(_closing(request) if canceling else request, patient=True)
     except MuxProtocolError as error:
         refuse(f"mux_client_forward: {error}")
     if isinstance(reply, RemotePort) and not canceling:
@@ -155,6 +155,17 @@ def _ask_for_forward(task: MuxTask, conversation: Conversation, wanted: Forward)
     elif not isinstance(reply, Ok):
         refuse("mux_client_forward: unexpected response from master")
     return True
+
+
+def _closing(opening: OpenForward) -> CloseForward:
+    return CloseForward(
+        opening.request_id,
+        opening.kind,
+        opening.listen_host,
+        opening.listen_port,
+        opening.connect_host,
+        opening.connect_port,
+    )
 
 
 def _tell_port(task: MuxTask, request: OpenForward, port: int) -> None:
