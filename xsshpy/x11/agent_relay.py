@@ -18,14 +18,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from xsshpy.remote.frames import TO_LOCAL, Frame, FrameKind, LinkError
-from xsshpy.remote.images import ImageDecoder
-from xsshpy.remote.link import CLIENT_CEILING, Buffer, Link, image_budget
+from xsshpy.remote.link import Link
 from xsshpy.remote.payloads import (
     Opening,
     build_close,
@@ -36,14 +34,8 @@ from xsshpy.remote.payloads import (
 )
 from xsshpy.remote.records import Record, Told, build_records, parse_records
 from xsshpy.remote.xmessages import (
-    NO_AUTHORIZATION,
-    PROTOCOL_MAJOR,
-    PROTOCOL_MINOR,
     Authorization,
-    ByteOrder,
     ProtocolError,
-    SetupRequest,
-    build_setup_request,
 )
 from xsshpy.remote.xrequests import FactClass
 from xsshpy.values import dataclass, field
@@ -56,6 +48,7 @@ from xsshpy.x11.rejections import (
     Rejection,
     describe_failure,
 )
+from xsshpy.x11.server_connection import ServerConnection
 
 POOL_SIZE = 4
 """Connections to the X server that are open ahead of clients."""
@@ -64,21 +57,11 @@ CLIENT_LIMIT = 512
 REFUSED_LIMIT = 64
 """How many more may be there while they are told why they are refused."""
 
-UNCONFIRMED = 2 * CLIENT_CEILING
 UNCONFIRMED_IN_ALL = 1 << 30
-"""Most that may wait for the X server of one client, and of all (bytes). An agent of ours sends
-half of that before it waits for a credit."""
+"""Most that may wait for the X server of all clients (bytes)."""
 
-BUFFER = 1 << 20
-"""How much may wait for the X server before its client is told to pause (bytes)."""
-
-CONNECT_TIMEOUT = 30.0
-SETUP_LIMIT = 8 + 4 * 0xFFFF
 MOMENT = 5.0
 """How far apart the X server's ends of several connections may be seen (seconds)."""
-
-LINGER = 5.0
-"""How long the X server may take for the last bytes of a client that is gone (seconds)."""
 
 RECORD_BATCH = 1 << 16
 NOTICES = {
@@ -126,8 +109,8 @@ class AgentRelay:
         self._options = options
         self._channel = channel
         self._link = Link(time.monotonic, time.process_time, TO_LOCAL)
-        self._clients: dict[int, _ServerConnection] = {}
-        self._pool: dict[int, _ServerConnection] = {}
+        self._clients: dict[int, ServerConnection] = {}
+        self._pool: dict[int, ServerConnection] = {}
         self._next_slot = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._full = False
@@ -167,7 +150,7 @@ class AgentRelay:
         else:
             self._queue_news()
             self._queue_records(FrameKind.PRIME, records)
-        self._flush()
+        self.flush()
 
     def _queue_records(self, kind: FrameKind, records: list[Record]) -> None:
         batch: list[Record] = []
@@ -183,7 +166,7 @@ class AgentRelay:
     def forget(self, kind: FactClass) -> None:
         """Tell the agent that all facts of a class are stale."""
         self._news.forget(kind)
-        self._flush()
+        self.flush()
 
     def _queue_news(self) -> None:
         """Queue what is new; while the channel is full, later news replace earlier ones."""
@@ -202,12 +185,12 @@ class AgentRelay:
     def stop(self) -> None:
         """Ask the agent for the counters of all clients that are here, and to end."""
         self._link.queue_control(Frame(FrameKind.STOP))
-        self._flush()
+        self.flush()
 
     def expire(self) -> None:
         """Let no more clients in."""
         self._link.queue_control(Frame(FrameKind.EXPIRED))
-        self._flush()
+        self.flush()
 
     async def wait_until_idle(self) -> None:
         """Wait until the last client is gone."""
@@ -238,7 +221,7 @@ class AgentRelay:
         try:
             for frame in self._link.receive_data(data):
                 self._take_frame(frame)
-            self._flush()
+            self.flush()
         except (LinkError, ProtocolError) as error:
             self._options.report(f"xssh: X11: the agent broke the protocol: {error}")
             self.connection_lost()
@@ -251,7 +234,7 @@ class AgentRelay:
     def resume_writing(self) -> None:
         """There is room in the channel again."""
         self._full = False
-        self._flush()
+        self.flush()
 
     def connection_lost(self) -> None:
         """The channel is gone, and all clients with it."""
@@ -297,7 +280,7 @@ class AgentRelay:
                 raise LinkError("a connection is used twice")
             self._spawn(self._open_ahead())
         else:
-            connection = _ServerConnection(self)
+            connection = ServerConnection(self)
         connection.attach(frame.client)
         self._clients[frame.client] = connection
         if self._options.expired():
@@ -310,12 +293,12 @@ class AgentRelay:
             self._spawn(self._open_for(connection, opening))
         self._options.opened()
 
-    def _refuse(self, connection: _ServerConnection, rejection: Rejection) -> None:
+    def _refuse(self, connection: ServerConnection, rejection: Rejection) -> None:
         self._options.report(rejection.notice)
         self._send_close(connection, rejection.reason.decode("ascii"))
         connection.close()
 
-    def _end_client(self, connection: _ServerConnection) -> None:
+    def _end_client(self, connection: ServerConnection) -> None:
         """The agent says that a client is gone."""
         client = connection.client
         assert client is not None
@@ -329,7 +312,7 @@ class AgentRelay:
         connection.close()
         self._left.set()
 
-    def _send_close(self, connection: _ServerConnection, reason: str = "") -> None:
+    def _send_close(self, connection: ServerConnection, reason: str = "") -> None:
         if not connection.close_sent:
             connection.close_sent = True
             assert connection.client is not None
@@ -344,7 +327,7 @@ class AgentRelay:
 
     async def _open_ahead(self) -> None:
         """Open one connection and offer it."""
-        connection = _ServerConnection(self)
+        connection = ServerConnection(self)
         try:
             await connection.open()
             setup = await connection.shake_hands()
@@ -356,9 +339,9 @@ class AgentRelay:
         self._pool[slot] = connection
         connection.slot = slot
         self._link.queue_control(build_pool(slot, setup))
-        self._flush()
+        self.flush()
 
-    async def _open_for(self, connection: _ServerConnection, opening: Opening) -> None:
+    async def _open_for(self, connection: ServerConnection, opening: Opening) -> None:
         """Open a connection for a client that found none in the pool."""
         try:
             await connection.open()
@@ -368,11 +351,11 @@ class AgentRelay:
             )
             self._send_close(connection, UNREACHABLE.decode("ascii"))
             connection.close()
-            self._flush()
+            self.flush()
             return
         connection.begin(opening.order)
 
-    def _lost(self, connection: _ServerConnection) -> None:
+    def lose(self, connection: ServerConnection) -> None:
         """The X server closed a connection."""
         # One that was offered stays known: the agent may give it to a client yet.
         if connection.client is None:
@@ -380,23 +363,40 @@ class AgentRelay:
         if self._clients.get(connection.client) is connection and not self._closed:
             self._cut_off = time.monotonic()
             self._send_close(connection)
-            self._flush()
+            self.flush()
 
-    def _take_on(self, size: int) -> None:
+    @property
+    def real(self) -> Authorization | None:
+        """What the X server wants to see."""
+        return self._options.real
+
+    async def open_server(self) -> socket.socket:
+        """Connect to the X server. Raises OSError and XsshError."""
+        return await self._options.open_server()
+
+    def consumed(self, client: int, size: int) -> None:
+        """Tell the agent that the X server took so much of a client's."""
+        self._link.consumed(client, size)
+
+    def release(self, size: int) -> None:
+        """So much less waits for the X server."""
+        self._unconfirmed -= size
+
+    def take_on(self, size: int) -> None:
         """Count what waits for the X server. Raises LinkError where it is more than can be."""
         self._unconfirmed += size
         if self._unconfirmed > UNCONFIRMED_IN_ALL:
             raise LinkError("more is sent than was confirmed")
 
-    def _send(self, connection: _ServerConnection, data: bytes) -> None:
+    def pass_on(self, connection: ServerConnection, data: bytes) -> None:
         """Send what the X server said to a client."""
         client = connection.client
         if client is None or connection.close_sent or self._closed:
             return
         self._link.queue(Frame(FrameKind.DATA, client, data))
-        self._flush()
+        self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Write what the link may have, and let X servers speak for whose clients there is room."""
         if not self._full and not self._closed:
             try:
@@ -409,187 +409,3 @@ class AgentRelay:
         for connection in self._clients.values():
             if connection.client is not None:
                 connection.let_flow(self._link.may_read(connection.client))
-
-
-class _ServerConnection(asyncio.Protocol):
-    """One connection to the local X server, in the pool or a client's own."""
-
-    def __init__(self, relay: AgentRelay) -> None:
-        self._relay = relay
-        self._transport: asyncio.Transport | None = None
-        self._answer = bytearray()
-        self._greeted: asyncio.Future[bytes] | None = None
-        self._images: ImageDecoder | None = None
-        self._early: list[bytes] = []
-        self._ended = False
-        self._flows = True
-        self._write_full = False
-        self._uncredited = 0
-        self._closed = asyncio.Event()
-        self._closing = False
-        self.client: int | None = None
-        self.slot: int | None = None
-        self.close_sent = False
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the connection is gone, or going."""
-        return self._closing
-
-    async def open(self) -> None:
-        """Connect."""
-        timeout = CONNECT_TIMEOUT
-        opened = await asyncio.wait_for(self._relay._options.open_server(), timeout)
-        try:
-            loop = asyncio.get_running_loop()
-            await loop.create_connection(lambda: self, sock=opened)
-        except BaseException:
-            opened.close()
-            raise
-
-    async def shake_hands(self) -> bytes:
-        """Set up a connection that has no client yet; return the server's answer, a yes."""
-        self._greeted = asyncio.get_running_loop().create_future()
-        self._write_setup(ByteOrder.LITTLE)
-        try:
-            return await asyncio.wait_for(self._greeted, CONNECT_TIMEOUT)
-        finally:
-            self._greeted = None
-
-    def begin(self, order: ByteOrder) -> None:
-        """Set up a connection for its client, and send what that said meanwhile."""
-        self._write_setup(order)
-        assert self._transport is not None
-        early, self._early = self._early, []
-        for data in early:
-            self._transport.write(data)
-        self._credit()
-        if self._ended:
-            self.send_eof()
-
-    def _write_setup(self, order: ByteOrder) -> None:
-        assert self._transport is not None
-        real = self._relay._options.real or NO_AUTHORIZATION
-        setup = SetupRequest(order, PROTOCOL_MAJOR, PROTOCOL_MINOR, real)
-        self._transport.write(build_setup_request(setup))
-
-    def attach(self, client: int) -> None:
-        """Belong to a client from now on."""
-        self.client = client
-        self.slot = None
-
-    def detach(self) -> None:
-        """Belong to nobody: the client's number may soon be another's."""
-        self.client = None
-        self.close_sent = True
-
-    def decode_image(self, payload: Buffer) -> bytes:
-        """Return the request that an IMAGE frame stands for. Raises LinkError."""
-        assert self.client is not None
-        if self._images is None:
-            self._images = ImageDecoder(image_budget(self.client))
-        return self._images.decode(payload)
-
-    def send(self, data: bytes) -> None:
-        """Send a client's bytes to the X server. Raises LinkError where far too much waits."""
-        if self._closing or self._ended:
-            return
-        self._uncredited += len(data)
-        self._relay._take_on(len(data))
-        if self._uncredited > UNCONFIRMED:
-            raise LinkError("more is sent than was confirmed")
-        if self._transport is None:
-            self._early.append(data)
-            return
-        self._transport.write(data)
-        self._credit()
-
-    def _credit(self) -> None:
-        if self._uncredited and not self._write_full:
-            if self.client is not None:
-                self._relay._link.consumed(self.client, self._uncredited)
-            self._settle()
-
-    def _settle(self) -> None:
-        self._relay._unconfirmed -= self._uncredited
-        self._uncredited = 0
-
-    def send_eof(self) -> None:
-        """The client sends nothing more."""
-        self._ended = True
-        if self._transport is not None and not self._closing:
-            self._transport.write_eof()
-
-    def let_flow(self, flows: bool) -> None:
-        """Take bytes from the X server, or leave them there."""
-        if flows is self._flows or self._transport is None or self._closing:
-            return
-        self._flows = flows
-        if flows:
-            self._transport.resume_reading()
-        else:
-            self._transport.pause_reading()
-
-    def close(self) -> None:
-        """Close; what the X server has not yet taken is sent within ``LINGER``."""
-        if self._closing:
-            return
-        self._closing = True
-        if self._transport is None:
-            self._early.clear()
-            self._settle()
-            self._closed.set()
-            return
-        self._transport.close()
-        asyncio.get_running_loop().call_later(LINGER, self._transport.abort)
-
-    async def wait_closed(self) -> None:
-        """Wait until the connection is gone."""
-        await self._closed.wait()
-
-    # -- what the transport calls --
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(BUFFER)
-        if self._closing:
-            transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        if self._greeted is not None:
-            self._answer += data
-            self._read_answer(self._greeted)
-        else:
-            self._relay._send(self, data)
-
-    def _read_answer(self, greeted: asyncio.Future[bytes]) -> None:
-        answer = bytes(self._answer)
-        if len(answer) < 8 or greeted.done():
-            return
-        size = 8 + 4 * struct.unpack_from("<H", answer, 6)[0]
-        if answer[0] != 1:
-            greeted.set_exception(ConnectionRefusedError("the X server refuses"))
-        elif len(answer) == size:
-            greeted.set_result(answer)
-        elif len(answer) > size:
-            greeted.set_exception(ProtocolError("the X server says more than its setup"))
-
-    def eof_received(self) -> bool:
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._greeted is not None and not self._greeted.done():
-            self._greeted.set_exception(ConnectionResetError("the X server closed the connection"))
-        self._closing = True
-        self._closed.set()
-        self._settle()
-        self._relay._lost(self)
-
-    def pause_writing(self) -> None:
-        self._write_full = True
-
-    def resume_writing(self) -> None:
-        self._write_full = False
-        self._credit()
-        self._relay._flush()

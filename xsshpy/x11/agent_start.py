@@ -55,6 +55,7 @@ MODULES = (
     "pace",
     "link",
     "listener",
+    "clients",
     "server",
 )
 """The agent's modules below ``xsshpy.remote``, each after those that it imports."""
