@@ -72,6 +72,8 @@ def open_process(argv: Sequence[str], *, terminal: int = -1, **options: Any) -> 
 def _can_be_warm(env: Mapping[str, str]) -> bool:
     if not sys.platform.startswith("linux") or os.environ.get("XSSH_TESTS_COLD"):
         return False
+    if not all(isinstance(name, str) for name in env):
+        return False
     early = [name for name in env if name.startswith(_EARLY) and name not in _GIVEN]
     account = os.path.basename(os.path.dirname(env.get("NSS_WRAPPER_PASSWD", "")))
     return not early and env.get("LANG") == _LANGUAGE and account == WORKER_ACCOUNT
