@@ -30,6 +30,7 @@ SSH_FLAGS = {
     "g": "let other hosts connect to forwarded local ports",
     "K": "log in with a Kerberos ticket and pass it on",
     "k": "Kerberos credentials stay here",
+    "M": "let others share this connection; twice: and ask before they do",
     "N": "no remote command: only forwards",
     "n": "take stdin from /dev/null",
     "q": "quiet: only fatal errors",
@@ -67,14 +68,11 @@ SSH_VALUES = {
     "W": ("HOST:PORT", "tie stdin and stdout to a port as seen from the server"),
     "w": ("LOCAL[:REMOTE]", "tie a tunnel device to one of the server, by number or any"),
 }
-UNSUPPORTED = "M"
-"""ssh's other letters: refused by name, because an option ignored in silence is a trap."""
-
 BACKEND_PATTERN = r"[A-Za-z0-9_.:/+-]+"
 BACKEND_VARIABLE = "XSSH_BACKEND"
 WAYS = ("auto", "agent", "native", "off")
 
-LONG_OPTIONS_WITH_VALUE = ("--script", "--python", "--backend", "--x11")
+LONG_OPTIONS_WITH_VALUE = ("--script", "--python", "--backend", "--x11", "--share")
 
 
 def usage_error(text: str) -> UsageError:
@@ -148,8 +146,6 @@ def _split_cluster(word: str, following: list[str]) -> list[tuple[str, str | Non
                 value = following.pop(0)
             found.append((letter, value))
             break
-        elif letter in UNSUPPORTED:
-            raise usage_error(f"ssh's option -{letter} is not supported yet")
         else:
             raise usage_error(f"unknown option -- {letter}")
     return found
@@ -166,6 +162,7 @@ class LongOptions:
     stats: bool = False
     doctor: bool = False
     as_json: bool = False
+    share: str | None = None
 
 
 def read_long_options(words: Sequence[str], environ: Mapping[str, str]) -> LongOptions | None:
@@ -189,7 +186,14 @@ def read_long_options(words: Sequence[str], environ: Mapping[str, str]) -> LongO
         return None
     if x11 is not None and x11 not in WAYS:
         return None
-    return LongOptions(values.get("--script"), values.get("--python"), backend, x11, stats)
+    return LongOptions(
+        values.get("--script"),
+        values.get("--python"),
+        backend,
+        x11,
+        stats,
+        share=values.get("--share"),
+    )
 
 
 def read_invocation(words: Words, options: LongOptions) -> Invocation | None:
@@ -221,6 +225,7 @@ def read_invocation(words: Words, options: LongOptions) -> Invocation | None:
         stats=options.stats,
         doctor=options.doctor,
         as_json=options.as_json,
+        share=options.share,
     )
 
 

@@ -11,12 +11,11 @@ moment when no thread is at work: who calls it starts new ones.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import selectors
 import signal
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 _READY = b"1"
 
@@ -46,29 +45,48 @@ def release_streams(descriptors: Iterable[int]) -> None:
     os.close(null)
 
 
-def start_in_background() -> tuple[bool, Background | None, int]:
-    """Fork. Returns (whether this is the child, its way to the background, the parent's status).
+class Parting(NamedTuple):
+    """What :func:`start_in_background` came to.
 
-    The parent gets here only once the child is in the background or has ended.
+    In the child ``background`` is its way there. In the parent it is None: ``is_ready`` tells
+    whether the child is in the background; ``status`` is the parent's.
+    """
+
+    background: Background | None = None
+    is_ready: bool = False
+    status: int = 0
+
+
+def start_in_background() -> Parting:
+    """Fork. The parent gets here only once the child is in the background or has ended.
+
+    Until then it passes on the signals that are to end it.
     """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        return True, Background(writer), 0
+        return Parting(Background(writer))
     os.close(writer)
+    kept = {
+        number: signal.signal(number, lambda number, _: os.kill(child, number))
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
-        ready = os.read(reader, 1) == _READY
+        is_ready = os.read(reader, 1) == _READY
+        if is_ready:
+            return Parting(is_ready=True)
+        _, status = os.waitpid(child, 0)
     finally:
         os.close(reader)
-    if ready:
-        return False, None, 0
-    _, status = os.waitpid(child, 0)
+        for number, handler in kept.items():
+            signal.signal(number, handler)
     code = os.waitstatus_to_exitcode(status)
     if code < 0:  # end as the child did, so that a shell sees the same
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
-    return False, None, code
+    return Parting(status=code)
 
 
 def leave_shell() -> None:
@@ -77,6 +95,10 @@ def leave_shell() -> None:
     To be called by a callback of the running event loop, not within a task. Raises OSError where
     there can be no child; then nothing has changed.
     """
+    # Whoever is only to start a process that goes there does without it.
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
     loop = asyncio.get_running_loop()
     if os.fork() > 0:
         os._exit(0)  # nothing is put back or flushed here: all of it is the child's now

@@ -63,8 +63,8 @@ def _check_backend(
 @click.command(
     cls=SshCommand,
     help="ssh with X11 that works: remote plots open on the screen in front of you.",
-    epilog="Environment: XSSH_BACKEND (as --backend), XSSH_X11 (as --x11). "
-    "Exit status: the remote command's, or 255 for a failure of xssh's own.",
+    epilog="Environment: XSSH_BACKEND (as --backend), XSSH_X11 (as --x11), XSSH_SHARE (as "
+    "--share). Exit status: the remote command's, or 255 for a failure of xssh's own.",
     add_help_option=False,
 )
 @click.option(
@@ -87,6 +87,12 @@ def _check_backend(
     help="how X11 is carried: auto (default), agent (quick over a distance; needs python3 there), "
     "native (the server's own), off",
 )
+@click.option(
+    "--share",
+    metavar="TIME",
+    help="share one connection among runs, until nobody has used it for so long; yes: 10 minutes; "
+    "no (default): unless ssh_config says so",
+)
 @click.option("--stats", is_flag=True, help="say at the end what each X client did")
 @click.option(
     "--doctor", is_flag=True, help="find out what is wrong: here, or with a host the whole way"
@@ -101,6 +107,7 @@ def command_line(
     python: str | None,
     backend: str | None,
     x11: str | None,
+    share: str | None,
     stats: bool,
     doctor: bool,
     as_json: bool,
@@ -114,7 +121,7 @@ def command_line(
     if show_help:
         click.echo(ctx.get_help())
         return None
-    options = LongOptions(script, python, backend, x11, stats, doctor, as_json)
+    options = LongOptions(script, python, backend, x11, stats, doctor, as_json, share)
     return read_invocation(ctx.obj, options)
 
 

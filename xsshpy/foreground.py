@@ -46,6 +46,8 @@ class Attendance:
         streams: Streams,
         forwarder: Forwarder,
         command_line: CommandLine,
+        *,
+        resized: Callable[[], None] = lambda: None,
     ) -> None:
         self._process = process
         self._connection = connection
@@ -62,6 +64,7 @@ class Attendance:
         self._waiting_events: deque[escapes.Event] = deque()
         self._pause: asyncio.Task[None] | None = None
         self._break_off: Callable[[], object] = lambda: None
+        self._resized = resized
         self._null = os.open(os.devnull, os.O_RDONLY) if streams.null_input else -1
         self.disconnected = False
         self.killed = 0
@@ -237,7 +240,13 @@ class Attendance:
         self._resize()
 
     def _resize(self) -> None:
-        self._process.change_size(read_size(STDIN))
+        if self._streams.pty:
+            self._process.change_size(read_size(STDIN))
+        self._resized()
+
+    def end(self) -> None:
+        """End the session and the connection, as ``~.`` does; nothing is said."""
+        self._end()
 
     def _end(self) -> None:
         self.disconnected = True
@@ -255,8 +264,7 @@ class Attendance:
         for number in _ENDING_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._loop.add_signal_handler(number, self._end_by_signal, number)
-        if self._streams.pty:
-            self._loop.add_signal_handler(signal.SIGWINCH, self._resize)
+        self._loop.add_signal_handler(signal.SIGWINCH, self._resize)
         if self._streams.raw:
             self._loop.add_signal_handler(signal.SIGCONT, self._continue)
 

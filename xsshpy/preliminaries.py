@@ -71,6 +71,13 @@ def find_streams(invocation: Invocation, settings: Settings) -> tuple[Streams, s
     return decide_streams(settings, has_program, stdin_is_terminal=os.isatty(STDIN))
 
 
+def is_passenger_next(invocation: Invocation, settings: Settings) -> bool:
+    """Tell whether what was asked for is done by a passenger, once there is a lasting master."""
+    if settings.fork_after_authentication:
+        return False
+    return settings.session_type != "none" or invocation.value_of("W") is not None
+
+
 def explain_failure(console: Console, error: Exception) -> int:
     """Say what went wrong and return the exit status."""
     if isinstance(error, XsshError):

@@ -24,22 +24,25 @@ from xsshpy.console import Console, LogLevel
 from xsshpy.errors import EXIT_FAILURE, ForwardError
 from xsshpy.foreground import Attendance
 from xsshpy.loading import resume_collection
+from xsshpy.mux.control import read_control
 from xsshpy.preliminaries import (
     adopt_settings,
     examine_settings,
     explain_failure,
     find_streams,
+    is_passenger_next,
     open_console,
 )
 from xsshpy.settings import TUNNEL_INTERFACE, Invocation, Settings
 from xsshpy.ssh.resolve import resolve_settings
 from xsshpy.streams import STDERR, STDIN, STDOUT, Streams
 from xsshpy.values import dataclass, replace
-from xsshpy.x11_ways import X11Run, prepare_x11
+from xsshpy.x11_ways import X11Run, prepare_x11, usable_x11
 
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from xsshpy.mux.master import Master
     from xsshpy.ssh.connect import Session
     from xsshpy.ssh.forward import Forwarder
     from xsshpy.ssh.session import RemoteProcess
@@ -70,22 +73,25 @@ def run(
     environ: Mapping[str, str],
     settings: Settings | None = None,
     passage: socket | None = None,
+    background: Background | None = None,
 ) -> int:
     """Do what the invocation says, over a connection of its own, and return the exit status.
 
     ``settings`` are those of the invocation; without them they are read here. With a ``passage``
-    the connection is that of a master. Ends the process by the signal itself where one came
-    before the session, as ssh does.
+    the connection is that of a master. ``background`` is the way there for a process that has been
+    started to end there. Ends the process by the signal itself where one came before the session,
+    as ssh does.
     """
-    task = _Task(invocation, environ, _read_script(invocation), settings, passage=passage)
+    script = _read_script(invocation)
+    task = _Task(invocation, environ, script, settings, background, passage)
     try:
         try:
             return asyncio.run(_run_until_signal(task))
         except _ForkFirst as first:  # the loop and its threads are gone, so a fork is safe
-            is_child, background, status = start_in_background()
-            if not is_child:
-                return status
-            task = replace(task, settings=first.settings, background=background)
+            parting = start_in_background()
+            if parting.background is None:
+                return parting.status
+            task = replace(task, settings=first.settings, background=parting.background)
             return asyncio.run(_run_until_signal(task))
     except Interrupted as interrupted:
         signal.signal(interrupted.number, signal.SIG_DFL)
@@ -150,9 +156,14 @@ async def _tell_story(task: _Task, console: Console) -> int:
         resume_collection()
         forwarder = await _open_forwards(stack, settings, session)
         run = _Run(task, settings, console, session, forwarder, loop.time())
+        run = _open_master(stack, run, x11)
         await _run_local_command(run)
         console.debug(1, "Entering interactive session.")
         target = task.invocation.value_of("W")
+        if run.is_for_passengers:
+            await asyncio.wait({x11})
+            notices.release()
+            return await _wait_without_session(run)
         if target is not None:
             return await _run_stdio_forward(run, target)
         if settings.session_type == "none":
@@ -229,6 +240,22 @@ class _Run:
     session: Session
     forwarder: Forwarder
     started: float
+    master: Master | None = None
+
+    @property
+    def persist(self) -> int | None:
+        """How long a master stays in the background when nobody uses it (seconds); 0: for ever.
+
+        None where the connection ends with what it was made for.
+        """
+        if self.master is None or self.task.background is None:
+            return None
+        return read_control(self.settings.keywords).persist
+
+    @property
+    def is_for_passengers(self) -> bool:
+        """Whether this process only holds the connection, and another one has the session."""
+        return self.persist is not None and is_passenger_next(self.task.invocation, self.settings)
 
 
 def _read_script(invocation: Invocation) -> bytes | None:
@@ -305,6 +332,21 @@ async def _open_forwards(
     return forwarder
 
 
+def _open_master(
+    stack: contextlib.AsyncExitStack, run: _Run, x11: asyncio.Task[X11Run | None]
+) -> _Run:
+    """Let others share the connection, where the configuration says so."""
+    task, settings = run.task, run.settings
+    if task.passage is not None or not read_control(settings.keywords).makes_master:
+        return run
+    from xsshpy.mux.opening import open_master
+
+    master = open_master(stack, task.invocation, task.environ, run.session, run.forwarder, x11)
+    if master is None and not settings.fork_after_authentication:
+        return replace(run, task=replace(task, background=None))  # it stays in front
+    return replace(run, master=master)
+
+
 async def _run_local_command(run: _Run) -> None:
     """Run LocalCommand, where PermitLocalCommand allows it, when what listens here is there."""
     interface = run.forwarder.interface or "NONE"
@@ -338,13 +380,22 @@ async def _wait_without_session(run: _Run) -> int:
     attendance = _attendance(run, process, streams)
     await _confirm_forwards(run)
     _detach(run, has_session=False)
+    watching = asyncio.create_task(_end_with_master(run, attendance))
     try:
         await attendance.attend(_begin_at_once, _nothing)
     finally:
+        watching.cancel()
         ending.cancel()
     if attendance.killed == signal.SIGTERM:
         return 0  # as ssh: with -N that is how it is ended on purpose
     return _conclude(run, process, attendance, streams)
+
+
+async def _end_with_master(run: _Run, attendance: Attendance) -> None:
+    """End when nobody uses the master any more that all of it is for."""
+    if run.master is not None:
+        await run.master.wait_until_over(run.persist or None)
+        attendance.end()
 
 
 async def _run_session(run: _Run, x11: X11Run | None) -> int:
@@ -354,7 +405,7 @@ async def _run_session(run: _Run, x11: X11Run | None) -> int:
     invocation, script = run.task.invocation, run.task.script
     settings, console, session = run.settings, run.console, run.session
     streams, _ = find_streams(invocation, settings)
-    forwarding = await _usable_x11(run, x11)
+    forwarding = await usable_x11(x11, session, console)
     plan = plan_session(
         invocation,
         settings,
@@ -387,6 +438,11 @@ async def _run_session(run: _Run, x11: X11Run | None) -> int:
         if forwarding is not None:
             await forwarding.wait_until_idle()
         await run.forwarder.wait_until_idle()
+        if run.master is not None and run.persist is not None:
+            release_streams([STDIN, STDERR] if _silence(run) else [STDIN])
+            await run.master.wait_until_over(run.persist or None)
+        elif run.master is not None:
+            await run.master.wait_until_unused()
 
     await attendance.attend(start, linger)
     if forwarding is not None:
@@ -397,8 +453,20 @@ async def _run_session(run: _Run, x11: X11Run | None) -> int:
 def _attendance(run: _Run, process: RemoteProcess, streams: Streams) -> Attendance:
     settings, console, forwarder = run.settings, run.console, run.forwarder
     command_line = CommandLine(settings, console, forwarder, run.task.environ)
-    connection = run.session.connection
-    return Attendance(process, connection, settings, console, streams, forwarder, command_line)
+    connection, master = run.session.connection, run.master
+    attendance = Attendance(
+        process,
+        connection,
+        settings,
+        console,
+        streams,
+        forwarder,
+        command_line,
+        resized=master.resize if master is not None else lambda: None,
+    )
+    if master is not None:
+        master.terminate = attendance.end
+    return attendance
 
 
 def _detach(run: _Run, *, has_session: bool) -> None:
@@ -407,15 +475,25 @@ def _detach(run: _Run, *, has_session: bool) -> None:
     if background is None:
         return
     console.debug(1, "forking to background")
-    # As ssh does it: with -v what happens later may still be seen.
-    quiet = console.level < LogLevel.DEBUG1 or not console.is_on_stderr
-    if quiet:
-        console.silence()
+    quiet = _silence(run)
     background.leave(
         stdin=not has_session or run.settings.stdin_null,
         stdout=not has_session,
         stderr=not has_session and quiet,
     )
+
+
+def _silence(run: _Run) -> bool:
+    """Say no more on stderr, where all that follows is in the background; tell whether that is so.
+
+    As ssh does it: with -v it may still be seen. Who asked for no master need not wait for its end.
+    """
+    console = run.console
+    is_automatic = read_control(run.settings.keywords).is_automatic
+    quiet = console.level < LogLevel.DEBUG1 or not console.is_on_stderr or is_automatic
+    if quiet:
+        console.silence()
+    return quiet
 
 
 async def _begin_at_once(begin: Callable[[], None]) -> None:
@@ -425,19 +503,6 @@ async def _begin_at_once(begin: Callable[[], None]) -> None:
 
 async def _nothing() -> None:
     """Without a session nothing outlives it."""
-
-
-async def _usable_x11(run: _Run, x11: X11Run | None) -> X11Run | None:
-    from xsshpy.ssh.hostkey_policy import Feature
-
-    if x11 is None or Feature.X11 in run.session.disabled or not await x11.local.is_wanted():
-        return None
-    facts = await x11.local.describe()
-    run.console.debug(1, f"local X server: {facts or 'not proved yet'}")
-    if x11.native is not None:
-        run.session.connection.accept_x11 = x11.native.accept
-        run.console.debug(1, "Requesting X11 forwarding with authentication spoofing.")
-    return x11
 
 
 def _conclude(run: _Run, process: RemoteProcess, attendance: Attendance, streams: Streams) -> int:

@@ -51,6 +51,7 @@ class Invocation:
     backend: str | None = None
     x11: str | None = None
     stats: bool = False
+    share: str | None = None
     doctor: bool = False
     as_json: bool = False
 

@@ -5,16 +5,21 @@ can be shared. If so, that is all of the run, and nothing slow is ever loaded.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from socket import socket
 
+from xsshpy.background import Background, start_in_background
 from xsshpy.configuration import read_settings_now
 from xsshpy.console import Console
-from xsshpy.errors import SettingsError
+from xsshpy.errors import ConnectError, SettingsError
 from xsshpy.loading import import_asyncio, pause_collection, resume_collection
 from xsshpy.mux.client import Ride, try_master
+from xsshpy.mux.control import decide_sharing_time, read_control
+from xsshpy.mux.sockets import remove_stale
 from xsshpy.preliminaries import (
     adopt_settings,
     examine_settings,
     explain_failure,
+    is_passenger_next,
     open_console,
     silence_libraries,
 )
@@ -35,25 +40,87 @@ def start(invocation: Invocation, environ: Mapping[str, str]) -> int:
         ride = Ride(None)
         if settings is not None:
             resume_collection()
+            settings = _share(invocation, settings, console, environ)
             ride = try_master(invocation, settings, console, environ)
     except Exception as error:
         return explain_failure(console, error)
     if ride.status is not None:
         return ride.status
+    if ride.passage is not None:
+        return _run(invocation, environ, settings, passage=ride.passage)
+    if ride.is_dead and settings is not None:
+        _clear_away(settings)
+    if settings is not None and _wants_lasting_master(invocation, settings):
+        return _start_behind_master(invocation, settings, console, environ)
+    return _run(invocation, environ, settings)
+
+
+def _share(
+    invocation: Invocation, settings: Settings, console: Console, environ: Mapping[str, str]
+) -> Settings:
+    """Return the settings, with a shared connection where --share or XSSH_SHARE ask for one."""
+    seconds = decide_sharing_time(invocation.share, environ)
+    if not seconds:
+        return settings
+    from xsshpy.mux.sharing import share
+
+    return share(invocation, settings, seconds, console, environ)
+
+
+def _run(
+    invocation: Invocation,
+    environ: Mapping[str, str],
+    settings: Settings | None,
+    *,
+    passage: socket | None = None,
+    background: Background | None = None,
+) -> int:
     pause_collection()
     silence_libraries()
     import_asyncio()
     from xsshpy.run import run
 
-    if ride.passage is not None:
+    if passage is not None:
         invocation = _through_master(invocation, environ)
-    return run(invocation, environ, settings, ride.passage)
+    return run(invocation, environ, settings, passage, background)
 
 
 def _through_master(invocation: Invocation, environ: Mapping[str, str]) -> Invocation:
     """X11 goes by the agent there: x11 channels would be the master's to answer."""
     way = (invocation.x11 or environ.get("XSSH_X11") or "auto").lower()
     return replace(invocation, x11="agent") if way == "auto" else invocation
+
+
+def _clear_away(settings: Settings) -> None:
+    """Take the place of a master that does not answer."""
+    control = read_control(settings.keywords)
+    if control.makes_master:
+        remove_stale(control.path)
+
+
+def _wants_lasting_master(invocation: Invocation, settings: Settings) -> bool:
+    """Tell whether the connection is to stay, in a process of its own."""
+    is_whole_run = invocation.script is not None or invocation.stats
+    return read_control(settings.keywords).makes_lasting_master and not is_whole_run
+
+
+def _start_behind_master(
+    invocation: Invocation, settings: Settings, console: Console, environ: Mapping[str, str]
+) -> int:
+    """Let a child process log in and hold the connection, and be its first passenger."""
+    parting = start_in_background()
+    if parting.background is not None:
+        return _run(invocation, environ, settings, background=parting.background)
+    if not parting.is_ready or not is_passenger_next(invocation, settings):
+        return parting.status
+    as_passenger = replace(settings, keywords={**settings.keywords, "controlmaster": ("no",)})
+    try:
+        ride = try_master(invocation, as_passenger, console, environ)
+        if ride.status is None:
+            raise ConnectError("Failed to connect to new control master")
+    except Exception as error:
+        return explain_failure(console, error)
+    return ride.status
 
 
 def _read_settings(

@@ -7,6 +7,7 @@ agent where the server runs a command of its own whatever it is asked for.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from xsshpy.console import Console, LogLevel
 from xsshpy.errors import DisplayError, UsageError
 from xsshpy.settings import Invocation, Settings
-from xsshpy.values import dataclass
+from xsshpy.values import dataclass, field
 
 if TYPE_CHECKING:
     from xsshpy.ssh.connect import Session
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from xsshpy.x11.agent import AgentError, AgentForwarding
     from xsshpy.x11.local import LocalDisplay
     from xsshpy.x11.native import NativeForwarding
+    from xsshpy.x11.wish import X11Wish
 
 STDERR = 2
 _EVIDENCE_LINES = 3
@@ -54,6 +56,7 @@ class X11Run:
     """X11 in one run, from the proof of the display to its end.
 
     ``native`` and ``agent`` are the ways that may be taken; ``failure`` says why the agent was not.
+    All sessions of one connection have their windows through the same agent.
     """
 
     local: LocalDisplay
@@ -62,6 +65,8 @@ class X11Run:
     environ: Mapping[str, str]
     console: Console
     failure: AgentError | None = None
+    _has_started: bool = False
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def wait_until_idle(self) -> None:
         """Wait until the last X client is gone; ssh does not end before its windows do."""
@@ -93,7 +98,7 @@ class X11Run:
         if session.login.is_command_forced():
             self.console.debug(1, "X11: not by the agent: the server runs a command of its own")
             return None
-        from xsshpy.x11.remembered import name_account, recall, remember
+        from xsshpy.x11.remembered import name_account, recall
 
         account = name_account(settings.user, settings.hostname, settings.port)
         known = recall(account, self.environ)
@@ -102,30 +107,47 @@ class X11Run:
             return None
 
         async def start() -> Mapping[str, str] | None:
-            from xsshpy.ssh.agent_channel import open_agent_channel
-            from xsshpy.x11.agent import AgentError
-
-            try:
-                display = await agent.start(
-                    lambda command, receiver: open_agent_channel(
-                        session.connection,
-                        command,
-                        receiver,
-                        session.login.is_command_forced,
-                    ),
-                    known=bool(known),
-                )
-            except AgentError as error:
-                self.failure = error
-                if error.lasting:
-                    remember(account, False, self.environ)
-                self._tell_failure(error)
-                return None
-            remember(account, True, self.environ)
-            self.console.debug(1, f"X11: by the agent, as display {display.name}")
-            return display.variables
+            async with self._turn:  # another session may be starting it
+                return await self._start_agent(session, account, known=bool(known))
 
         return start
+
+    async def _start_agent(
+        self, session: Session, account: str, *, known: bool
+    ) -> Mapping[str, str] | None:
+        """Return the variables of the agent's display, which is started unless it is there."""
+        from xsshpy.ssh.agent_channel import open_agent_channel
+        from xsshpy.x11.agent import AgentError
+        from xsshpy.x11.remembered import remember
+
+        agent = self.agent
+        if agent is None or self.failure is not None:
+            return None
+        if agent.display is not None:
+            return agent.display.variables
+        if self._has_started:  # and ended since: one agent is started once
+            await agent.close()
+            agent = self.agent = _open_agent(self.local, self.environ, self.console)
+        self._has_started = True
+        try:
+            display = await agent.start(
+                lambda command, receiver: open_agent_channel(
+                    session.connection,
+                    command,
+                    receiver,
+                    session.login.is_command_forced,
+                ),
+                known=known,
+            )
+        except AgentError as error:
+            self.failure = error
+            if error.lasting:
+                remember(account, False, self.environ)
+            self._tell_failure(error)
+            return None
+        remember(account, True, self.environ)
+        self.console.debug(1, f"X11: by the agent, as display {display.name}")
+        return display.variables
 
     def _tell_failure(self, error: AgentError) -> None:
         """Say at -v why the native way is taken; without it, say it always."""
@@ -153,14 +175,34 @@ class X11Run:
 
     def tell_refusal(self, grants: Grants, session: Session, settings: Settings) -> None:
         """Say why there is no display, where both ways failed."""
+        line = self.explain_refusal(grants, session, settings)
+        if line:
+            self.console.notice(line)
+
+    def explain_refusal(self, grants: Grants, session: Session, settings: Settings) -> str:
+        """Return why there is no display, where both ways failed; empty where there is one."""
         if grants.has_display or self.native is None:
-            return
+            return ""
         from xsshpy.x11.refusal import explain_refused_request
 
         line = explain_refused_request(session.login.remote_messages, settings.host)
         if self.failure is not None:
             line += f" (nor by xssh's agent: {self.failure.reason})"
-        self.console.notice(line)
+        return line
+
+
+async def usable_x11(x11: X11Run | None, session: Session, console: Console) -> X11Run | None:
+    """Return X11 as far as it may be used on this connection, and let the server open channels."""
+    from xsshpy.ssh.hostkey_policy import Feature
+
+    if x11 is None or Feature.X11 in session.disabled or not await x11.local.is_wanted():
+        return None
+    facts = await x11.local.describe()
+    console.debug(1, f"local X server: {facts or 'not proved yet'}")
+    if x11.native is not None:
+        session.connection.accept_x11 = x11.native.accept
+        console.debug(1, "Requesting X11 forwarding with authentication spoofing.")
+    return x11
 
 
 async def prepare_x11(
@@ -186,6 +228,35 @@ async def prepare_x11(
     if spoken_over and not wish.explicit:
         console.debug(1, "X11 forwarding is off: another program speaks over this command")
         return None
+    way = way if not spoken_over else Way.NATIVE
+    return await _prepare_ways(way, wish, settings, environ, console, report)
+
+
+async def prepare_shared_x11(
+    invocation: Invocation,
+    settings: Settings,
+    environ: Mapping[str, str],
+    console: Console,
+) -> X11Run | None:
+    """The same for the sessions of a shared connection's passengers, who say that they want it."""
+    from xsshpy.x11.wish import read_x11_wish
+
+    way = choose_way(invocation, environ)
+    wish = await read_x11_wish(invocation, settings)
+    if not wish.forward or way is Way.OFF:
+        console.debug(1, "X11 forwarding is off: -x, ForwardX11 no or --x11 off")
+        return None
+    return await _prepare_ways(way, wish, settings, environ, console, console.notice)
+
+
+async def _prepare_ways(
+    way: Way,
+    wish: X11Wish,
+    settings: Settings,
+    environ: Mapping[str, str],
+    console: Console,
+    report: Callable[[str], None],
+) -> X11Run | None:
     from xsshpy.x11.local import LocalDisplay, X11Policy
 
     policy = X11Policy(wish.trusted, wish.explicit, settings.forward_x11_timeout)
@@ -197,7 +268,7 @@ async def prepare_x11(
         else:  # cron, CI: nobody asked for X11 or reads this, and programs take stderr for failure
             console.debug(1, error.summary())
         return None
-    return _open_ways(way if not spoken_over else Way.NATIVE, local, environ, console)
+    return _open_ways(way, local, environ, console)
 
 
 def _open_ways(
@@ -209,7 +280,13 @@ def _open_ways(
 
         native = NativeForwarding(local)
     if way is not Way.NATIVE:
-        from xsshpy.x11.agent import AgentForwarding
-
-        agent = AgentForwarding(local, environ, lambda line: console.debug(1, line))
+        agent = _open_agent(local, environ, console)
     return X11Run(local, native, agent, environ, console)
+
+
+def _open_agent(
+    local: LocalDisplay, environ: Mapping[str, str], console: Console
+) -> AgentForwarding:
+    from xsshpy.x11.agent import AgentForwarding
+
+    return AgentForwarding(local, environ, lambda line: console.debug(1, line))

@@ -11,6 +11,19 @@ from enum import Enum
 from typing import NamedTuple
 
 from xsshpy.errors import UsageError
+from xsshpy.login_settings import parse_time
+
+SHARING_DEFAULT = "no"
+"""What is done where neither --share nor XSSH_SHARE says anything."""
+
+SHARING_TIME = 600
+"""Seconds that a connection stays after its last session, where no time was said."""
+
+SHARE_VARIABLE = "XSSH_SHARE"
+AUTOMATIC_KEYWORD = "xsshshare"
+"""Ours, among those that ``ssh -G`` printed: the socket is of our own choice."""
+
+_CHOICES = {"yes": SHARING_TIME, "true": SHARING_TIME, "no": 0, "false": 0}
 
 
 class ControlMaster(Enum):
@@ -55,12 +68,23 @@ class ControlSettings(NamedTuple):
     """The keywords as values. ``path`` is empty where nothing is to be shared.
 
     ``persist`` is how many seconds a master stays when nobody uses it; 0 is for ever, None not at
-    all.
+    all. ``is_automatic``: the user said nothing of it in ssh's words.
     """
 
     path: str = ""
     master: ControlMaster = ControlMaster.NO
     persist: int | None = None
+    is_automatic: bool = False
+
+    @property
+    def makes_master(self) -> bool:
+        """Whether a run that connects by itself lets others share the connection."""
+        return bool(self.path) and self.master is not ControlMaster.NO
+
+    @property
+    def makes_lasting_master(self) -> bool:
+        """Whether the connection stays when what it was made for is over."""
+        return self.makes_master and self.persist is not None
 
 
 _MASTERS = {
@@ -80,7 +104,10 @@ def read_control(keywords: Mapping[str, tuple[str, ...]]) -> ControlSettings:
     path = _first(keywords, "controlpath")
     master = _MASTERS.get(_first(keywords, "controlmaster").lower(), ControlMaster.NO)
     return ControlSettings(
-        "" if path.lower() == "none" else path, master, _persist(_first(keywords, "controlpersist"))
+        "" if path.lower() == "none" else path,
+        master,
+        _persist(_first(keywords, "controlpersist")),
+        AUTOMATIC_KEYWORD in keywords,
     )
 
 
@@ -102,3 +129,21 @@ def decide_command(command: str | None, stdio_forward: str | None) -> MuxCommand
     if command not in _COMMANDS:
         raise UsageError("Invalid multiplex command.")
     return _COMMANDS[command]
+
+
+def decide_sharing_time(option: str | None, environ: Mapping[str, str]) -> int:
+    """Return how long a connection stays after its last session (seconds); 0: nothing is shared.
+
+    ``option`` is --share's value. Raises UsageError.
+    """
+    name, text = "--share", option
+    if text is None:
+        name, text = SHARE_VARIABLE, environ.get(SHARE_VARIABLE) or SHARING_DEFAULT
+    seconds = _CHOICES.get(text.lower())
+    seconds = parse_time(text) if seconds is None else seconds
+    if seconds is None:
+        raise UsageError(
+            f"xssh: {name}: {text!r} is neither yes nor no nor a time",
+            remedy="yes, no, or how long a connection stays, such as 10m",
+        )
+    return seconds

@@ -8,6 +8,7 @@ SetEnv, there by the master's own SendEnv. PROTOCOL.mux §2, §3.
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -160,7 +161,7 @@ def _session_request(task: MuxTask, request_id: int, streams: Streams) -> NewSes
     return NewSession(
         request_id,
         want_tty=streams.pty,
-        want_x11=settings.forward_x11,
+        want_x11=_wants_x11(task),
         want_agent=bool(settings.forward_agent),
         subsystem=settings.session_type == "subsystem",
         escape=_escape(settings.escape_char),
@@ -168,6 +169,26 @@ def _session_request(task: MuxTask, request_id: int, streams: Streams) -> NewSes
         command=os.fsencode(task.invocation.command or settings.remote_command),
         variables=tuple(_variables(task)),
     )
+
+
+def _wants_x11(task: MuxTask) -> bool:
+    """Tell whether X11 is wanted. The master has the last word, by the settings that it began with.
+
+    As without a master: unless the user says no, or another program speaks over the command.
+    """
+    invocation, settings = task.invocation, task.settings
+    way = invocation.x11 or task.environ.get("XSSH_X11", "")
+    if invocation.last_of("XYx") == "x" or way.lower() == "off":
+        return False
+    if settings.forward_x11:
+        return True
+    options = [value or "" for letter, value in invocation.ssh_options if letter == "o"]
+    said = any(re.match(r"\s*forwardx11[=\s]", option, re.IGNORECASE) for option in options)
+    if said or not task.environ.get("DISPLAY") or settings.session_type == "subsystem":
+        return False
+    from xsshpy.ssh.environment import is_protocol_command
+
+    return not is_protocol_command(invocation.command or settings.remote_command)
 
 
 def _escape(text: str) -> int:
@@ -186,6 +207,8 @@ def _variables(task: MuxTask) -> Iterator[bytes]:
                 yield os.fsencode(f"{name}={value}")
     for name, value in task.settings.set_env:
         yield os.fsencode(f"{name}={value}")
+    if task.invocation.backend is not None:  # which a master of xssh's understands
+        yield os.fsencode(f"MPLBACKEND={task.invocation.backend}")
 
 
 def _pass_streams(

@@ -14,14 +14,29 @@ from xsshpy.console import Console
 from xsshpy.settings import Settings
 from xsshpy.ssh.connection import ClientConnection
 from xsshpy.ssh.forward_local import LocalForwards
-from xsshpy.ssh.forward_remote import RemoteForwards
-from xsshpy.ssh.forward_spec import Endpoint, Forward, ForwardKind, parse_forward_options
+from xsshpy.ssh.forward_remote import PortOpener, RemoteForwards
+from xsshpy.ssh.forward_spec import (
+    Endpoint,
+    Forward,
+    ForwardKind,
+    TcpEndpoint,
+    parse_forward_options,
+)
 from xsshpy.ssh.forward_table import ForwardTable
 from xsshpy.ssh.forward_words import describe_remote
 from xsshpy.ssh.session import SessionChannel
 from xsshpy.ssh.tunnel import Tunnel, TunnelRequest
+from xsshpy.values import dataclass
 
 _REMOTE = (ForwardKind.REMOTE, ForwardKind.REMOTE_DYNAMIC)
+
+
+@dataclass(eq=False)
+class OpenedForward:
+    """A forward that is open; ``port`` is the one that the server chose, where it had to."""
+
+    forward: Forward
+    port: int = 0
 
 
 class Forwarder:
@@ -43,6 +58,7 @@ class Forwarder:
         self._tunnel: Tunnel | None = None
         self._session_number = 0
         self._requests: list[asyncio.Task[bool]] = []
+        self._opened: list[OpenedForward] = []
         self._listens = True
         # A channel's window is room at the other end. On a slow way there, many windows' worth
         # would wait here, before what is typed.
@@ -69,6 +85,8 @@ class Forwarder:
         for forward in local:
             self._local.announce(forward)
             opened.append(await self._local.open(forward))
+            if opened[-1]:
+                self._opened.append(OpenedForward(forward))
         if local and not all(opened):
             if self._options.exit_on_failure:
                 self._console.fatal("Could not request local forwarding.")
@@ -107,8 +125,13 @@ class Forwarder:
         return self._tunnel.interface if self._tunnel is not None else ""
 
     def _ask(self, forward: Forward, *, at_start: bool) -> None:
-        asking = self._remote.request(forward, at_start=at_start)
-        self._requests.append(asyncio.create_task(asking))
+        self._requests.append(asyncio.create_task(self._request(forward, at_start=at_start)))
+
+    async def _request(self, forward: Forward, *, at_start: bool) -> bool:
+        answer = await self._remote.request(forward, at_start=at_start)
+        if answer.succeeded and at_start:
+            self._opened.append(OpenedForward(forward, answer.port))
+        return answer.succeeded
 
     async def confirm(self) -> bool:
         """Wait for the server's answers; return whether all forwards are open."""
@@ -141,6 +164,54 @@ class Forwarder:
             self._tunnel.close()
         await self._table.abort()
 
+    # -- what the passengers of a shared connection call --
+
+    def reserve_number(self) -> int:
+        """Take a number of ssh's list for another session."""
+        return self._table.reserve()
+
+    def release_number(self, number: int) -> None:
+        """Give the number back when the session is over."""
+        self._table.release(number)
+
+    def find(self, forward: Forward) -> OpenedForward | None:
+        """Return the same forward if it is open."""
+        for opened in self._opened:
+            if opened.forward == forward:
+                return opened
+        return None
+
+    async def open_shared(self, forward: Forward) -> OpenedForward | None:
+        """Open one more, and return it when it is open; None where it can't be."""
+        if forward.kind in _REMOTE:
+            answer = await self._remote.ask(
+                forward, tell_port=lambda line: self._console.debug(1, line)
+            )
+            succeeded, port = answer.succeeded, answer.port
+        else:
+            succeeded, port = await self._local.open(forward), 0
+        if not succeeded:
+            return None
+        opened = OpenedForward(forward, port)
+        self._opened.append(opened)
+        return opened
+
+    def lend_port(self, host: str, port: int, opener: PortOpener) -> bool:
+        """Let a passenger take what arrives at a port of the server; False where it is not free."""
+        return self._remote.lend(host, port, opener)
+
+    def reclaim_port(self, host: str, port: int) -> None:
+        """Let nothing in any more at a port that was lent."""
+        self._remote.reclaim(host, port)
+
+    def close_shared(self, opened: OpenedForward) -> bool:
+        """End a forward; return whether it was open still. What is being carried stays."""
+        self._opened.remove(opened)
+        listen = opened.forward.listen
+        if opened.port and isinstance(listen, TcpEndpoint):
+            listen = TcpEndpoint(listen.host, opened.port)
+        return self.cancel(opened.forward.kind, listen)
+
     # -- what the escapes call --
 
     async def add(self, forward: Forward) -> bool:
@@ -167,9 +238,10 @@ class Forwarder:
             lines.update(self._tunnel.describe())
         for channel in self._connection._channels.values():
             if isinstance(channel, SessionChannel):
-                lines[self._session_number] = (
-                    f"  #{self._session_number} client-session (t4 [session] "
-                    f"r{channel._send_chan} i0/0 o0/0 e[write]/0 fd 0/1/2 sock -1 cc -1 "
+                number = channel.number or self._session_number
+                lines[number] = (
+                    f"  #{number} client-session (t4 [session] "
+                    f"r{channel.remote_number} i0/0 o0/0 e[write]/0 fd 0/1/2 sock -1 cc -1 "
                     "io 0x01/0x00)\r\n"
                 )
         heading = "The following connections are open:\r\n"

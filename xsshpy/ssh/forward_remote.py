@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 
 import asyncssh
 from asyncssh.constants import MSG_REQUEST_SUCCESS
@@ -32,9 +33,19 @@ from xsshpy.ssh.forward_table import Carried, ForwardTable, State
 from xsshpy.ssh.forward_words import describe_answer, describe_target
 from xsshpy.ssh.socks import SocksError, SocksReader, SocksRequest
 from xsshpy.ssh.splice import ChannelEnd, ForwardChannel
-from xsshpy.values import replace
+from xsshpy.values import dataclass, replace
 
 _RemoteKey = tuple[str, int] | str
+PortOpener = Callable[[str, int, str], OpenedChannel]
+"""Answers a channel for one who connected: gets host and port listened on, and who it was."""
+
+
+@dataclass(frozen=True)
+class RemoteAnswer:
+    """What the server said; ``port`` is the one it chose, 0 where it had no choice."""
+
+    succeeded: bool
+    port: int = 0
 
 
 class RemoteForwards:
@@ -54,6 +65,7 @@ class RemoteForwards:
         self._family = family
         self._console = console
         self._asked: dict[_RemoteKey, Forward] = {}
+        self._lent: dict[_RemoteKey, PortOpener] = {}
         self._told_fatal = False
         connection.forwarded = self
 
@@ -80,12 +92,18 @@ class RemoteForwards:
         self._connection._send_global_request(name, *arguments, want_reply=False)
         return True
 
-    async def request(self, forward: Forward, *, at_start: bool = True) -> bool:
+    async def request(self, forward: Forward, *, at_start: bool = True) -> RemoteAnswer:
         """Ask the server to listen; return whether it does. What failed has been said.
 
         ``at_start`` says that ExitOnForwardFailure is about it.
         """
-        console = self._console
+        answer = await self.ask(forward, tell_port=self._console.notice)
+        if not answer.succeeded and not self._connection.is_closed():
+            self._tell_refused(forward, is_fatal=at_start and self._options.exit_on_failure)
+        return answer
+
+    async def ask(self, forward: Forward, *, tell_port: Callable[[str], None]) -> RemoteAnswer:
+        """Ask the server to listen. ``tell_port`` gets a line about the port that it chose."""
         key = _remote_key(forward.listen)
         listen, connection = forward.listen, self._connection
         is_any_port = isinstance(listen, TcpEndpoint) and listen.port == 0
@@ -93,27 +111,28 @@ class RemoteForwards:
             self._asked.setdefault(key, forward)
         if isinstance(listen, UnixEndpoint):
             name, arguments = b"streamlocal-forward@openssh.com", [os.fsencode(listen.path)]
-            answer = await connection._make_global_request(name, String(arguments[0]))
+            reply = await connection._make_global_request(name, String(arguments[0]))
         else:
             host = String(remote_bind(listen.host))
-            answer = await connection._make_global_request(
+            reply = await connection._make_global_request(
                 b"tcpip-forward", host, UInt32(listen.port)
             )
         if connection.is_closed():
-            return False
-        kind, packet = answer
-        succeeded = kind == MSG_REQUEST_SUCCESS
-        console.debug(1, describe_answer(forward, succeeded=succeeded))
+            return RemoteAnswer(False)
+        kind, packet = reply
+        succeeded, port = kind == MSG_REQUEST_SUCCESS, 0
+        self._console.debug(1, describe_answer(forward, succeeded=succeeded))
         if succeeded and is_any_port:
-            succeeded = self._note_port(forward, packet)
-        if not succeeded:
-            if self._asked.get(key) is forward:
-                del self._asked[key]
-            self._tell_refused(forward, is_fatal=at_start and self._options.exit_on_failure)
-        return succeeded
+            port = self._note_port(forward, packet, tell_port)
+            succeeded = port > 0
+        if not succeeded and self._asked.get(key) is forward:
+            del self._asked[key]
+        return RemoteAnswer(succeeded, port)
 
-    def _note_port(self, forward: Forward, packet: SSHPacket) -> bool:
-        """Take the port that the server chose, and tell the user."""
+    def _note_port(
+        self, forward: Forward, packet: SSHPacket, tell_port: Callable[[str], None]
+    ) -> int:
+        """Take the port that the server chose, and tell; 0 if it makes no sense."""
         assert isinstance(forward.listen, TcpEndpoint)
         host, target_port = describe_target(forward.target)
         port = packet.get_uint32()
@@ -121,11 +140,11 @@ class RemoteForwards:
             self._console.error(
                 f"Invalid allocated port {port} for remote forward to {host}:{target_port}"
             )
-            return False
-        self._console.notice(f"Allocated port {port} for remote forward to {host}:{target_port}")
+            return 0
+        tell_port(f"Allocated port {port} for remote forward to {host}:{target_port}")
         listen = TcpEndpoint(forward.listen.host, port)
         self._asked[_remote_key(listen)] = replace(forward, listen=listen)
-        return True
+        return port
 
     def _tell_refused(self, forward: Forward, *, is_fatal: bool) -> None:
         listen = forward.listen
@@ -138,8 +157,23 @@ class RemoteForwards:
         else:
             self._console.notice(f"Warning: {words}")
 
+    def lend(self, host: str, port: int, opener: PortOpener) -> bool:
+        """Let someone else take what arrives at a port; False where that is ours."""
+        key = (host.lower(), port)
+        if key in self._asked or (port and key in self._lent):
+            return False
+        self._lent[key] = opener
+        return True
+
+    def reclaim(self, host: str, port: int) -> None:
+        """Let nothing in any more that arrives at a port that was lent."""
+        self._lent.pop((host.lower(), port), None)
+
     def open_port(self, host: str, port: int, originator: str) -> OpenedChannel:
         """Somebody connected to a port of the server."""
+        lent = self._lent.get((host.lower(), port))
+        if lent is not None:
+            return lent(host, port, originator)
         channel = ForwardChannel(self._connection)
         unknown = f"listen_port {port}"
         return channel, self._answer(channel, (host.lower(), port), originator, unknown)

@@ -39,6 +39,8 @@ _TTY_OP_END = 0
 _HELD = -1
 """Stands among the descriptors that take no output for one that may not be written to now."""
 _FLUSH_CHECK = 0.005
+PTY_REQUEST = "PTY allocation"
+"""ssh's name for the request."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,18 @@ class Grants:
         return self.x11 or bool(self.display)
 
 
+class ChannelRefusedError(SessionError):
+    """The server opened no channel for the session."""
+
+
+class RequestRefusedError(SessionError):
+    """The server refused what the session can't be without; ``request`` is ssh's name for it."""
+
+    def __init__(self, request: str, *, remedy: str = "") -> None:
+        super().__init__(f"{request} request failed on channel 0", remedy=remedy)
+        self.request = request
+
+
 class SessionChannel(BulkChannel, asyncssh.SSHClientChannel[bytes]):
     """A session channel whose requests travel together.
 
@@ -111,6 +125,18 @@ class SessionChannel(BulkChannel, asyncssh.SSHClientChannel[bytes]):
     """
 
     _session: RemoteProcess
+
+    @property
+    def number(self) -> int:
+        """The session's number in ssh's list of channels."""
+        # Until the channel is open asyncssh has no session.
+        session: RemoteProcess | None = self._session
+        return session.number if session is not None else 0
+
+    @property
+    def remote_number(self) -> int | None:
+        """The number that the other side gave to this channel."""
+        return self._send_chan
 
     async def start(
         self, plan: SessionPlan, process: RemoteProcess, asked: Callable[[], None]
@@ -130,8 +156,8 @@ class SessionChannel(BulkChannel, asyncssh.SSHClientChannel[bytes]):
                     "xssh: the server closed the connection after the login",
                     remedy="look at the server's log; its account or its disk may be the reason",
                 ) from None
-            raise SessionError(
-                f"channel 0: open failed: {describe_open_failure(error)}",
+            raise ChannelRefusedError(
+                f"channel {process.number}: open failed: {describe_open_failure(error)}",
                 remedy="a server with MaxSessions or a restricted key may refuse shells",
             ) from None
         packet.check_end()
@@ -167,14 +193,14 @@ class SessionChannel(BulkChannel, asyncssh.SSHClientChannel[bytes]):
         program_asked()
         await asyncio.gather(*asked.values(), started)
         if plan.pty is not None and _is_refused(asked, b"pty-req"):
-            refusal = "PTY allocation request failed on channel 0"
             if plan.pty.required:
                 self.close()
-                raise SessionError(refusal, remedy="without -t, if the program needs no terminal")
-            self._session.console.error(refusal)
+                remedy = "without -t, if the program needs no terminal"
+                raise RequestRefusedError(PTY_REQUEST, remedy=remedy)
+            self._session.pty_refused()
         if not started.result():
             self.close()
-            raise SessionError(f"{program.decode('ascii')} request failed on channel 0")
+            raise RequestRefusedError(program.decode("ascii"))
         return _granted(asked, display)
 
     def _ask_for_surroundings(self, plan: SessionPlan) -> _Asked:
@@ -285,8 +311,9 @@ def _encode_x11(x11: X11Request) -> list[bytes]:
 class RemoteProcess(asyncssh.SSHClientSession[bytes]):
     """The remote process as seen from here: output out, input in, and how it ended."""
 
-    def __init__(self, console: Console, *, stdout: int, stderr: int) -> None:
+    def __init__(self, console: Console, *, stdout: int, stderr: int, number: int = 0) -> None:
         self.console = console
+        self.number = number
         self._channel: SessionChannel | None = None
         self.exit_status: int | None = None
         self.error: Exception | None = None
@@ -315,6 +342,19 @@ class RemoteProcess(asyncssh.SSHClientSession[bytes]):
     def data_received(self, data: bytes, datatype: int | None) -> None:
         """Pass output on, stderr apart from stdout."""
         (self._stderr if datatype == EXTENDED_DATA_STDERR else self._stdout).write(data)
+
+    def pty_refused(self) -> None:
+        """The server gave no terminal; the process runs without."""
+        self.console.error(f"{PTY_REQUEST} request failed on channel 0")
+
+    def tell(self, data: bytes) -> None:
+        """Put out on stderr what is not the process's own, in its turn."""
+        self._stderr.write(data)
+
+    def discard_output(self) -> None:
+        """Nobody wants the output any more: what waits is lost, and what comes."""
+        self._stdout.abandon()
+        self._stderr.abandon()
 
     def eof_received(self) -> bool:
         """Keep our own direction open: the process may still read."""

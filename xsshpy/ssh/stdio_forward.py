@@ -21,7 +21,7 @@ from xsshpy.ssh.forward_spec import Endpoint
 from xsshpy.ssh.splice import ForwardChannel, channel_request
 from xsshpy.terminal.streams import InputPump, OutputWriter
 
-_NO_ORIGIN = ("127.0.0.1", 65535)
+NO_ORIGIN = ("127.0.0.1", 65535)
 """What ssh names as the client where there is no socket: some servers insist on an address."""
 
 
@@ -36,9 +36,9 @@ async def run_stdio_forward(
 
     What went wrong has been said. Cancelling it leaves the descriptors as they were.
     """
-    session = _StdioSession(console, stdin_fd, stdout_fd)
+    session = StdioSession(console, stdin_fd, stdout_fd)
     try:
-        kind, arguments = channel_request(endpoint, _NO_ORIGIN)
+        kind, arguments = channel_request(endpoint, NO_ORIGIN)
         await ForwardChannel(connection).open(kind, arguments, session)
         await session.closed.wait()
         if connection.is_closed():
@@ -56,6 +56,18 @@ async def run_stdio_forward(
     return 0
 
 
+async def open_stdio_channel(
+    connection: ClientConnection, endpoint: Endpoint, session: StdioSession
+) -> str | None:
+    """Open the channel for ``session``; return why that failed, or None."""
+    kind, arguments = channel_request(endpoint, NO_ORIGIN)
+    try:
+        await ForwardChannel(connection).open(kind, arguments, session)
+    except asyncssh.ChannelOpenError as error:
+        return describe_open_failure(error)
+    return None
+
+
 def _tell_lost(connection: ClientConnection, console: Console, error: Exception | None) -> int:
     name = connection.get_extra_info("host") or "the server"
     if error is not None and "keepalive" in str(error):
@@ -65,7 +77,7 @@ def _tell_lost(connection: ClientConnection, console: Console, error: Exception 
     return EXIT_FAILURE
 
 
-class _StdioSession(asyncssh.SSHTCPSession[bytes]):
+class StdioSession(asyncssh.SSHTCPSession[bytes]):
     """The channel's other end is our standard input and output."""
 
     def __init__(self, console: Console, stdin_fd: int, stdout_fd: int) -> None:
@@ -115,6 +127,18 @@ class _StdioSession(asyncssh.SSHTCPSession[bytes]):
     def stop(self) -> None:
         """Read no more input."""
         self._pump.stop()
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether the input may be in use by a thread."""
+        return self._pump.is_reading
+
+    def end(self) -> None:
+        """Nobody is there any more: close the channel, and let go by what waits."""
+        self.stop()
+        self._writer.abandon()
+        if self._channel is not None:
+            self._channel.abort()
 
     async def drain(self) -> None:
         """Wait until all output has been written, or can't be."""

@@ -101,8 +101,10 @@ _LETTERS: dict[type[Event], str] = {
     type(event): "^Z" if code < 32 else chr(code) for code, event in _COMMANDS.items()
 }
 
+_END_OF_CONNECTION = "terminate connection (and any multiplexed sessions)"
+_END_OF_SESSION = "terminate session"
 _HELP: tuple[tuple[str, str, frozenset[type[Event]]], ...] = (
-    (".", "terminate connection (and any multiplexed sessions)", frozenset({Disconnect})),
+    (".", _END_OF_CONNECTION, frozenset({Disconnect})),
     ("B", "send a BREAK to the remote system", frozenset({SendBreak})),
     ("C", "open a command line", frozenset({CommandLine})),
     ("R", "request rekey", frozenset({Rekey})),
@@ -118,16 +120,24 @@ _HELP: tuple[tuple[str, str, frozenset[type[Event]]], ...] = (
 )
 
 
+UNAVAILABLE_TO_PASSENGERS: frozenset[type[Event]] = frozenset(
+    {Suspend, Background, CommandLine, MoreVerbose, LessVerbose}
+)
+"""What can't be done for a session whose terminal belongs to another process."""
+
+
 class EscapeParser:
     """Finds the escapes in what is typed, however it is cut into pieces.
 
-    ``escape`` is the escape character's code, 0 to 255; with None every byte is data.
+    ``escape`` is the escape character's code, 0 to 255; with None every byte is data. In a
+    ``shared`` connection's session ``~&`` does nothing, and so does not end the input.
     """
 
-    def __init__(self, escape: int | None) -> None:
+    def __init__(self, escape: int | None, *, shared: bool = False) -> None:
         if escape is not None and not 0 <= escape <= 255:
             raise ValueError(f"an escape character is one byte, not {escape}")
         self._escape = escape
+        self._ending = (Disconnect,) if shared else (Disconnect, Background)
         self._after_newline = True
         self._pending = False
         self._ended = False
@@ -156,7 +166,7 @@ class EscapeParser:
                 events.append(Data(bytes(plain)))
                 plain.clear()
             events.append(event)
-            if isinstance(event, (Disconnect, Background)):
+            if isinstance(event, self._ending):
                 self._ended = True
                 return events
         if plain:
@@ -224,15 +234,19 @@ def _bad_escape(text: str) -> ValueError:
     return ValueError(f"Bad escape character {text!r}")
 
 
-def help_text(escape: int, hidden: Collection[type[Event]] = ()) -> str:
+def help_text(escape: int, hidden: Collection[type[Event]] = (), *, shared: bool = False) -> str:
     r"""Return OpenSSH's answer to ``~?``, without the escapes in ``hidden``.
 
-    Lines end in ``\r\n``: the terminal is in raw mode.
+    ``shared``: in a session of a connection that another process holds. Lines end in ``\r\n``: the
+    terminal is in raw mode.
     """
+    if shared:
+        hidden = {*hidden, *UNAVAILABLE_TO_PASSENGERS}
     lines = [f"{_shown(escape)}?", "Supported escape sequences:"]
     for letter, text, kinds in _HELP:
         if kinds.isdisjoint(hidden):
-            lines.append(f" {_shown(escape)}{letter:<3} - {text}")
+            shown = _END_OF_SESSION if shared and Disconnect in kinds else text
+            lines.append(f" {_shown(escape)}{letter:<3} - {shown}")
     twice = _shown(escape) * 2
     lines.append(f" {twice}   - send the escape character by typing it twice")
     lines.append("(Note that escapes are only recognized immediately after newline.)")
@@ -265,6 +279,12 @@ def log_level_text(event: MoreVerbose | LessVerbose, escape: int, level: str) ->
 def syslog_text(event: MoreVerbose | LessVerbose, escape: int) -> str:
     """Return what OpenSSH shows after ``~v`` and ``~V`` where messages go elsewhere than here."""
     return f"{_shown(escape)}{_LETTERS[type(event)]} [Logging to syslog]\r\n"
+
+
+def unavailable_text(event: Event, escape: int) -> str:
+    """Return what OpenSSH shows after an escape that a shared connection's session has not."""
+    letter = _LETTERS[type(event)]
+    return f"{_shown(escape)}{letter} escape not available to multiplexed sessions\r\n"
 
 
 COMMAND_LINE_DISABLED = "commandline disabled\r\n"

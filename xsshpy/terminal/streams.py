@@ -78,6 +78,11 @@ class InputPump:
         else:
             self._watch()
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether a thread may be reading the descriptor, which must stay open meanwhile."""
+        return self._thread is not None and self._thread.is_alive()
+
     def stop(self) -> None:
         """Stop for good, at once; what has not been read stays unread."""
         self._finished = True
@@ -285,6 +290,13 @@ class OutputWriter:
         self._thread = threading.Thread(target=self._work, name="output", daemon=True)
         self._thread.start()
 
+    def abandon(self) -> None:
+        """Write nothing more but what is being written."""
+        with self._condition:
+            self._failed = self._closing = True
+            self._queue.clear()
+            self._condition.notify_all()
+
     async def close(self) -> None:
         """Wait until everything is written, or can't be. May wait as long as the reader does."""
         if self._thread is None:
@@ -327,6 +339,8 @@ class OutputWriter:
         if not self._queue:
             return []
         limit = self._wait_for_turn()
+        if not self._queue:  # abandoned meanwhile
+            return []
         self._writing = self._queue[0][0]
         batch = []
         while self._queue and (limit is None or self._queue[0][0] < limit):
@@ -337,7 +351,7 @@ class OutputWriter:
         """Let the others put out what came before; return where our turn ends, if it does."""
         while True:
             before = self._order.oldest_elsewhere(self)
-            if before is None:
+            if before is None or not self._queue:
                 return None
             number, other = before
             if number > self._queue[0][0]:

@@ -150,6 +150,8 @@ class AgentForwarding:
         self._nonce = secrets.token_hex(8)
         self._stages = StageReader(self._nonce)
         self._arrived: asyncio.Queue[StageLine | AgentError] = asyncio.Queue()
+        self.display: RemoteDisplay | None = None
+        """The display while the agent runs."""
         self._channel: AgentChannel | None = None
         self._relay: AgentRelay | None = None
         self._watch: ServerWatch | None = None
@@ -200,6 +202,7 @@ class AgentForwarding:
             raise AgentError("it says nothing sensible about its display")
         # A display that takes its time must not hold the session up, only its clients.
         self._beginning = asyncio.create_task(self._begin())
+        self.display = display
         return display
 
     async def _options(self) -> AgentOptions:
@@ -301,6 +304,7 @@ class AgentForwarding:
     def connection_lost(self, ending: str) -> None:
         """Take the end of the channel: how the command ended; empty: the connection did."""
         self._gone.set()
+        self.display = None
         if self._relay is None and self._beginning is not None:
             self._beginning.cancel()
         reason = f"the command {ending}" if ending else "the connection ended"

@@ -1,0 +1,311 @@
+"""What a master carries for its passengers: their sessions, and their stdin and stdout to a port.
+
+The descriptors are the passenger's own, of its terminal or its pipes. They are closed here only
+when no thread of ours can be using them any more: the number may be another file's by then.
+
+As ssh's master does it: what a session's escapes answer goes to the passenger's stderr, and what
+the server refuses is said there; a passenger that is gone takes its channel with it.
+PROTOCOL.mux §2 and §3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import xsshpy.terminal.escapes as escapes
+from xsshpy.console import sanitise
+from xsshpy.errors import XsshError
+from xsshpy.mux.context import MasterContext
+from xsshpy.mux.messages import (
+    NO_ESCAPE,
+    PATH_PORT,
+    ExitMessage,
+    Failure,
+    NewSession,
+    NewStdioForward,
+    Reply,
+    SessionOpened,
+    TtyAllocationFailed,
+)
+from xsshpy.mux.sockets import close_descriptors
+from xsshpy.plan import has_agent
+from xsshpy.ssh.environment import BACKEND_VARIABLE, choose_variables, decide_backend
+from xsshpy.ssh.forward_spec import Endpoint, TcpEndpoint, UnixEndpoint
+from xsshpy.ssh.hostkey_policy import Feature
+from xsshpy.ssh.session import (
+    PTY_REQUEST,
+    ChannelRefusedError,
+    PtyRequest,
+    RemoteProcess,
+    RequestRefusedError,
+    SessionPlan,
+    start_process,
+)
+from xsshpy.ssh.stdio_forward import StdioSession, open_stdio_channel
+from xsshpy.terminal.streams import InputPump
+from xsshpy.terminal.tty import read_modes, read_size
+from xsshpy.x11_ways import X11Run, usable_x11
+
+OPEN_REFUSED = b"Session open refused by peer"
+SERVER_PATIENCE = 5.0
+"""Seconds without a byte from the server after a session was asked for; then it counts as lost."""
+
+_CLOSE_CHECK = 0.05
+_EXPLICIT_TTY = ("yes", "true", "force")
+
+
+class Ride(Protocol):
+    """Something that a master carries for a passenger."""
+
+    async def run(self) -> None:
+        """Carry it, from its beginning to its end."""
+
+    def leave(self) -> None:
+        """The passenger is gone."""
+
+    def resize(self) -> None:
+        """A terminal may have another size."""
+
+
+class _Process(RemoteProcess):
+    """A passenger's remote process: how it ends is the passenger's to know."""
+
+    def __init__(
+        self,
+        context: MasterContext,
+        descriptors: list[int],
+        number: int,
+        post: Callable[[Reply], None],
+    ) -> None:
+        super().__init__(
+            context.console, stdout=descriptors[1], stderr=descriptors[2], number=number
+        )
+        self._post = post
+
+    def exit_status_received(self, status: int) -> None:
+        """Tell the passenger."""
+        super().exit_status_received(status)
+        self._post(ExitMessage(self.number, status))
+
+    def pty_refused(self) -> None:
+        """Tell the passenger, whose terminal need not be raw."""
+        self.tell(f"{PTY_REQUEST} request failed\r\n".encode())
+        self._post(TtyAllocationFailed(self.number))
+
+
+class SessionRide:
+    """One session of a passenger."""
+
+    def __init__(
+        self,
+        context: MasterContext,
+        request: NewSession,
+        descriptors: list[int],
+        post: Callable[[Reply], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self._context = context
+        self._request = request
+        self._descriptors = descriptors
+        self._post = post
+        self._lost = lost
+        self._number = context.forwarder.reserve_number()
+        self._process = _Process(context, descriptors, self._number, post)
+        self._pump: InputPump | None = None
+        escape = request.escape if request.want_tty and request.escape < NO_ESCAPE else None
+        self._escape = escape if escape is not None and escape <= 255 else None
+        self._parser = escapes.EscapeParser(self._escape, shared=True)
+        self._has_left = False
+
+    async def run(self) -> None:
+        """Open the session, and carry it to its end."""
+        try:
+            await self._run()
+        finally:
+            if self._pump is not None:
+                self._pump.stop()
+            self._context.forwarder.release_number(self._number)
+            await self._process.drain()
+            await _close_when_free(
+                self._descriptors, lambda: self._pump is not None and self._pump.is_reading
+            )
+
+    async def _run(self) -> None:
+        context, process = self._context, self._process
+        forwarding = await self._find_x11()
+        plan = plan_passenger(context, self._request, self._descriptors[0], forwarding)
+        watching = asyncio.create_task(self._watch_server())
+        try:
+            grants = await start_process(context.session.connection, plan, process, self._begin)
+        except ChannelRefusedError as error:
+            context.console.notice(error.message)
+            self._post(Failure(self._request.request_id, OPEN_REFUSED))
+            return
+        except RequestRefusedError as error:
+            process.tell(f"{error.request} request failed\r\n".encode())
+            return
+        except XsshError as error:  # the connection is over, and the master will say so
+            context.console.debug(1, f"mux: session {self._number}: {error.message}")
+            return
+        finally:
+            watching.cancel()
+        if forwarding is not None:
+            refusal = forwarding.explain_refusal(grants, context.session, context.settings)
+            if refusal:
+                process.tell(f"{sanitise(refusal)}\r\n".encode("utf-8", "surrogateescape"))
+        await process.closed.wait()
+
+    async def _watch_server(self) -> None:
+        """Let the passenger connect by itself where the server is gone, as after a sleep."""
+        connection = self._context.session.connection
+        heard = connection.volume.received
+        await asyncio.sleep(SERVER_PATIENCE)
+        if connection.volume.received == heard:
+            self._post(Failure(self._request.request_id, OPEN_REFUSED))
+            self._has_left = True
+            self._lost()
+
+    async def _find_x11(self) -> X11Run | None:
+        if not self._request.want_x11:
+            return None
+        context = self._context
+        return await usable_x11(await context.x11.get(), context.session, context.console)
+
+    def _begin(self) -> None:
+        """The process is asked for: from now on the passenger's terminal is its own."""
+        if self._has_left:
+            self._process.end()
+            return
+        self._post(SessionOpened(self._request.request_id, self._number))
+        self._pump = InputPump(self._descriptors[0], self._take_input, self._process.write_eof)
+        self._process.pump_input(self._pump)
+
+    def leave(self) -> None:
+        """The passenger is gone: end the process, and let its output go by."""
+        self._has_left = True
+        self._process.discard_output()
+        self._process.end()
+
+    def resize(self) -> None:
+        """Tell the server the terminal's size."""
+        if self._request.want_tty and self._descriptors and os.isatty(self._descriptors[0]):
+            self._process.change_size(read_size(self._descriptors[0]))
+
+    def _take_input(self, data: bytes) -> None:
+        if self._escape is None:
+            self._process.write(data)
+            return
+        for event in self._parser.feed(data):
+            self._carry_out(event, self._escape)
+
+    def _carry_out(self, event: escapes.Event, escape: int) -> None:
+        process = self._process
+        if isinstance(event, escapes.Data):
+            process.write(event.data)
+        elif isinstance(event, escapes.Disconnect):
+            process.end()
+        elif isinstance(event, escapes.Help):
+            self._show(escapes.help_text(escape, shared=True))
+        elif isinstance(event, escapes.SendBreak):
+            self._show(escapes.echo_text(event, escape))
+            process.send_break()
+        elif isinstance(event, escapes.ListForwardings):
+            listed = self._context.forwarder.describe()
+            self._show(escapes.echo_text(event, escape) + listed)
+        elif isinstance(event, escapes.Rekey):
+            self._context.session.connection.rekey()
+        else:
+            self._show(escapes.unavailable_text(event, escape))
+
+    def _show(self, text: str) -> None:
+        self._process.tell(text.encode("utf-8", "surrogateescape"))
+
+
+def plan_passenger(
+    context: MasterContext, request: NewSession, stdin: int, forwarding: X11Run | None
+) -> SessionPlan:
+    """Return what to ask of the server: the master's settings, the passenger's wishes."""
+    settings, session = context.settings, context.session
+    environ = _read_variables(request.variables)
+    variables = choose_variables(settings.send_env, settings.set_env, environ)
+    may_forward = Feature.AGENT not in session.disabled and has_agent(settings.forward_agent)
+    pty = None
+    if request.want_tty:
+        required = settings.request_tty in _EXPLICIT_TTY
+        size, modes = read_size(stdin), read_modes(stdin)
+        pty = PtyRequest(os.fsdecode(request.term), size, modes, required=required)
+    chosen = environ.get(BACKEND_VARIABLE) or context.invocation.backend
+    return SessionPlan(
+        command=os.fsdecode(request.command),
+        subsystem=request.subsystem,
+        variables=variables,
+        pty=pty,
+        x11=forwarding.x11_request() if forwarding is not None else None,
+        forward_agent=settings.forward_agent if request.want_agent and may_forward else "",
+        backend=decide_backend(variables, chosen),
+        is_forced=session.login.is_command_forced,
+        start_agent=forwarding.agent_starter(session, settings) if forwarding else None,
+    )
+
+
+def _read_variables(words: tuple[bytes, ...]) -> Mapping[str, str]:
+    pairs = (os.fsdecode(word).partition("=") for word in words)
+    return {name: value for name, equals, value in pairs if name and equals}
+
+
+class StdioRide:
+    """A passenger's stdin and stdout, tied to a port as seen from the server."""
+
+    def __init__(
+        self,
+        context: MasterContext,
+        request: NewStdioForward,
+        descriptors: list[int],
+        post: Callable[[Reply], None],
+    ) -> None:
+        self._context = context
+        self._request = request
+        self._descriptors = descriptors
+        self._post = post
+        self._session = StdioSession(context.console, *descriptors)
+
+    async def run(self) -> None:
+        """Open the channel, and carry it to its end."""
+        number = self._context.forwarder.reserve_number()
+        try:
+            await self._run(number)
+        finally:
+            self._session.stop()
+            self._context.forwarder.release_number(number)
+            await self._session.drain()
+            await _close_when_free(self._descriptors, lambda: self._session.is_reading)
+
+    async def _run(self, number: int) -> None:
+        request, context = self._request, self._context
+        host = os.fsdecode(request.host)
+        target: Endpoint = TcpEndpoint(host, request.port)
+        if request.port == PATH_PORT:
+            target = UnixEndpoint(host)
+        failure = await open_stdio_channel(context.session.connection, target, self._session)
+        if failure is not None:
+            context.console.notice(f"channel {number}: open failed: {failure}")
+            self._post(Failure(request.request_id, OPEN_REFUSED))
+            return
+        self._post(SessionOpened(request.request_id, number))
+        await self._session.closed.wait()
+
+    def leave(self) -> None:
+        """The passenger is gone."""
+        self._session.end()
+
+    def resize(self) -> None:
+        """There is no terminal at the other end."""
+
+
+async def _close_when_free(descriptors: list[int], is_used: Callable[[], bool]) -> None:
+    while is_used():  # noqa: ASYNC110  (a thread that waits for input tells nobody when it ends)
+        await asyncio.sleep(_CLOSE_CHECK)
+    close_descriptors(descriptors)
