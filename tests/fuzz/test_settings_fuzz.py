@@ -7,7 +7,7 @@ import contextlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xsshpy.arguments import SSH_FLAGS, SSH_VALUES, UNSUPPORTED, split_ssh_arguments
+from xsshpy.arguments import SSH_FLAGS, SSH_VALUES, split_ssh_arguments
 from xsshpy.errors import SettingsError, UsageError
 from xsshpy.settings import Settings, parse_keywords, parse_settings
 
@@ -47,7 +47,7 @@ def test_settings_or_their_error(text: str, host: str, environ: dict[str, str]) 
         assert settings.host == host
 
 
-LETTERS = "".join([*SSH_FLAGS, *SSH_VALUES, UNSUPPORTED, "Zé0"])
+LETTERS = "".join([*SSH_FLAGS, *SSH_VALUES, "Zé0"])
 WORDS = st.one_of(
     st.sampled_from(["--", "-", "host", "u@h", "--script", "--script=x", "--backend", "--python"]),
     st.text(alphabet=LETTERS, min_size=1, max_size=5).map("-{}".format),

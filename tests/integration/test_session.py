@@ -80,7 +80,6 @@ def test_agent_is_forwarded_only_when_asked_for(pair: Pair, short_directory: Pat
     [
         (["-Z", "h"], "unknown option -- Z"),
         (["-vZ", "h"], "unknown option -- Z"),
-        (["h", "-M", "true"], "-M"),
         (["-p"], "option requires an argument -- p"),
         (["h", "-o"], "option requires an argument -- o"),
         ([], "no host"),

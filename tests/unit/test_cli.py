@@ -12,9 +12,6 @@ from hypothesis import strategies as st
 from xsshpy.__main__ import parse_command_line
 from xsshpy.arguments import (
     LONG_OPTIONS_WITH_VALUE,
-    SSH_FLAGS,
-    SSH_VALUES,
-    UNSUPPORTED,
     split_ssh_arguments,
 )
 from xsshpy.cli import ask_click, command_line
@@ -123,13 +120,6 @@ def test_usage_errors(words: list[str], complaint: str) -> None:
     assert complaint in caught.value.message
     assert caught.value.message.startswith("xssh: ")
     assert caught.value.remedy
-
-
-def test_an_option_that_is_not_there_yet_is_refused_by_name() -> None:
-    assert not set(UNSUPPORTED) & {*SSH_FLAGS, *SSH_VALUES}
-    for letter in UNSUPPORTED:
-        with pytest.raises(UsageError, match=f"option -{letter} is not supported yet"):
-            parse_command_line([f"-{letter}", "h"])
 
 
 @pytest.mark.parametrize("words", [["-S", "none", "h"], ["-NSnone", "h"], ["h", "-Snone", "c"]])
