@@ -27,6 +27,7 @@ from tests.support.tools import require_tool
 from tests.support.xvfb import Xvfb
 from xsshpy.mux.messages import (
     PATH_PORT,
+    XSSH_EXTENSION,
     Alive,
     AliveCheck,
     CloseForward,
@@ -43,6 +44,7 @@ from xsshpy.mux.messages import (
 from xsshpy.mux.sockets import send_descriptors
 
 MEGABYTE = 1 << 20
+GREETING = encode(Hello(extensions=XSSH_EXTENSION))
 MakeMaster = Callable[..., Master]
 
 
@@ -605,7 +607,7 @@ def test_what_breaks_the_protocol_ends_its_sender_alone(master: Master) -> None:
         b"GET / HTTP/1.1\r\n\r\n",
         hello + encode(OpenForward(2, 1, b"", 70000, b"h", 1)),
     ):
-        assert _talk(master, data).startswith(hello)
+        assert _talk(master, data).startswith(GREETING)
     assert master.ride("echo on").stdout == b"on\n"
 
 
@@ -625,7 +627,7 @@ def test_answers_to_strange_requests(master: Master) -> None:
     )
     invalid = b"Invalid forwarding request"
     expected = [
-        Hello(),
+        Hello(extensions=XSSH_EXTENSION),
         Failure(7, b"unsupported request"),
         Alive(5, master.process.pid),
         *(Failure(number, invalid) for number in (6, 7, 8, 9)),

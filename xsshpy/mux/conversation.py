@@ -37,7 +37,10 @@ class MasterLostError(Exception):
 
 
 class Conversation:
-    """What is said on one connection to a master, in turn. ``seconds`` is for each quick answer."""
+    """What is said on one connection to a master, in turn. ``seconds`` is for each quick answer.
+
+    ``is_xssh``, after the hellos: it is a master of xssh's.
+    """
 
     def __init__(self, connection: socket.socket, console: Console, seconds: float) -> None:
         self.socket = connection
@@ -45,6 +48,7 @@ class Conversation:
         self._seconds = seconds
         self._reader = FrameReader()
         self.request_id = 0
+        self.is_xssh = False
 
     def exchange_hellos(self) -> Hello:
         """Say hello and return the master's. Raises MasterLostError and MuxProtocolError."""
@@ -57,6 +61,7 @@ class Conversation:
             for name in set(hello.extensions[::2]) - {XSSH_EXTENSION[0]}:
                 shown = name.decode("utf-8", "replace")
                 self._console.debug(2, f'Unrecognised master extension "{shown}"')
+        self.is_xssh = XSSH_EXTENSION[0] in hello.extensions[::2]
         return hello
 
     def check_alive(self) -> int:

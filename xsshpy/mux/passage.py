@@ -48,7 +48,7 @@ def run_session(task: MuxTask, conversation: Conversation) -> int | None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     flags = KeptFlags()
     try:
-        request = _session_request(task, conversation.request_id, streams)
+        request = _session_request(task, conversation, streams)
         reply = _pass_streams(conversation, request, (STDIN, STDOUT, STDERR), streams.null_input)
     except (MasterLostError, MuxProtocolError) as error:
         task.console.error(f"{_SESSION}: read from master failed: {error}")
@@ -154,14 +154,14 @@ def _require_alive(task: MuxTask, conversation: Conversation, name: str) -> int:
         raise MasterLostError(str(error)) from None
 
 
-def _session_request(task: MuxTask, request_id: int, streams: Streams) -> NewSession:
+def _session_request(task: MuxTask, conversation: Conversation, streams: Streams) -> NewSession:
     settings = task.settings
     given = dict(reversed(settings.set_env)).get("TERM")
     term = given or task.environ.get("TERM", "")
     return NewSession(
-        request_id,
+        conversation.request_id,
         want_tty=streams.pty,
-        want_x11=_wants_x11(task),
+        want_x11=_wants_x11(task, is_xssh=conversation.is_xssh),
         want_agent=bool(settings.forward_agent),
         subsystem=settings.session_type == "subsystem",
         escape=_escape(settings.escape_char),
@@ -171,10 +171,11 @@ def _session_request(task: MuxTask, request_id: int, streams: Streams) -> NewSes
     )
 
 
-def _wants_x11(task: MuxTask) -> bool:
+def _wants_x11(task: MuxTask, *, is_xssh: bool) -> bool:
     """Tell whether X11 is wanted. The master has the last word, by the settings that it began with.
 
-    As without a master: unless the user says no, or another program speaks over the command.
+    Of a master of xssh's as without a master: unless the user says no, or another program speaks
+    over the command.
     """
     invocation, settings = task.invocation, task.settings
     way = invocation.x11 or task.environ.get("XSSH_X11", "")
@@ -184,7 +185,12 @@ def _wants_x11(task: MuxTask) -> bool:
         return True
     options = [value or "" for letter, value in invocation.ssh_options if letter == "o"]
     said = any(re.match(r"\s*forwardx11[=\s]", option, re.IGNORECASE) for option in options)
-    if said or not task.environ.get("DISPLAY") or settings.session_type == "subsystem":
+    if (
+        not is_xssh
+        or said
+        or not task.environ.get("DISPLAY")
+        or settings.session_type == "subsystem"
+    ):
         return False
     from xsshpy.ssh.environment import is_protocol_command
 
