@@ -14,7 +14,6 @@ import re
 import shlex
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha1
 
 from xsshpy.errors import SettingsError
 from xsshpy.login_settings import LoginSettings, read_login_settings
@@ -380,6 +379,8 @@ def _forward_agent(read: _Reader, environ: Mapping[str, str]) -> str:
 
 def _tokens(read: _Reader, host: str) -> dict[str, str]:
     """The values of ssh_config(5)'s TOKENS for this connection."""
+    from hashlib import sha1  # answers without a connection do without it, and libcrypto
+
     local = socket.gethostname()
     hostname, port, user = read.text("hostname", host), read.text("port", "22"), read.text("user")
     jump = read.optional("proxyjump").rpartition(",")[2]

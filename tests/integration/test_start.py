@@ -104,14 +104,14 @@ def check(loaded: set[str], most: tuple[int, int], forbidden: frozenset[str]) ->
 @pytest.mark.parametrize(
     ("words", "status", "most", "allowed"),
     [
-        (["-V"], 0, (45, 9), ()),
-        (["-Q", "cipher"], 0, (40, 9), ()),
-        (["-G", "host"], 0, (40, 9), ()),
-        (["--version"], 0, (40, 9), ()),
-        (["-p"], 255, (40, 9), ()),
-        ([], 255, (40, 9), ()),
-        (["--help"], 0, (73, 23), ("click",)),
-        (["--bad", "host"], 255, (67, 22), ("click",)),
+        (["-V"], 0, (42, 10), ()),
+        (["-Q", "cipher"], 0, (37, 10), ()),
+        (["-G", "host"], 0, (37, 10), ()),
+        (["--version"], 0, (37, 10), ()),
+        (["-p"], 255, (37, 10), ()),
+        ([], 255, (37, 10), ()),
+        (["--help"], 0, (70, 24), ("click",)),
+        (["--bad", "host"], 255, (64, 23), ("click",)),
     ],
 )
 def test_answers_without_a_connection(
@@ -123,8 +123,8 @@ def test_answers_without_a_connection(
 @pytest.mark.parametrize(
     ("words", "most"),
     [
-        (["-x", "server", "true"], (146, 217)),
-        (["-x", "--stats", "--x11=off", "server", "true"], (146, 217)),
+        (["-x", "server", "true"], (146, 219)),
+        (["-x", "--stats", "--x11=off", "server", "true"], (146, 219)),
     ],
 )
 def test_a_connection_without_x11(
@@ -134,7 +134,7 @@ def test_a_connection_without_x11(
     check(loader.load(*loader.home.arguments, *words), most, NEVER)
 
 
-@pytest.mark.parametrize(("way", "most"), [("native", (152, 229)), ("agent", (162, 245))])
+@pytest.mark.parametrize(("way", "most"), [("native", (152, 231)), ("agent", (162, 249))])
 def test_a_connection_with_x11(
     way: str,
     most: tuple[int, int],
@@ -158,7 +158,7 @@ def test_a_passenger_of_a_master(sshd: SshServer, loader: Loader, short_director
     )
     try:
         wait_until(socket.exists, what="the master's socket")
-        check(loader.load(*loader.home.arguments, "-x", "server", "true"), (53, 30), NOTHING_SLOW)
-        check(loader.load(*loader.home.arguments, "-O", "check", "server"), (53, 29), NOTHING_SLOW)
+        check(loader.load(*loader.home.arguments, "-x", "server", "true"), (53, 32), NOTHING_SLOW)
+        check(loader.load(*loader.home.arguments, "-O", "check", "server"), (53, 31), NOTHING_SLOW)
     finally:
         end_popen(master)
