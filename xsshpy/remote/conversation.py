@@ -25,8 +25,8 @@ from typing import Deque, List, Optional
 
 from .counters import Counters, Piece
 from .facts import PredictionClass, ServerFacts, parse_resource_range
-from .predict import GET_INPUT_FOCUS, Opinion, Predictor
-from .records import Record, Told
+from .learning import GET_WINDOW_ATTRIBUTES, Learner, Pending
+from .predict import GET_INPUT_FOCUS, Predictor
 from .xmessages import (
     ERROR,
     KEYMAP_NOTIFY,
@@ -39,7 +39,7 @@ from .xmessages import (
     SetupReply,
     SetupStatus,
 )
-from .xrequests import INTERN_ATOM, FactClass, Replies
+from .xrequests import FactClass, Replies
 from .xwire import ClientReader, ServerReader
 
 PUT_IMAGE = 72
@@ -63,28 +63,12 @@ PENDING_LIMIT = 1 << 18
 ANSWERS_LIMIT = 4 << 20
 """Bytes of early answers that may wait for the server's own, to be compared."""
 
-GET_WINDOW_ATTRIBUTES = 3
 OTHERS_PARTS = ((25, 26), (32, 36))
 """What other clients decide of a window's attributes: whether its colormap is installed, and the
 events that anybody selected."""
 
-LEARNED_LIMIT = 4096
 _NOTES = 32
 """Most notes that are kept for the log."""
-
-
-class _Pending:
-    """A request whose reply has not come from the server."""
-
-    __slots__ = ("answered", "begun", "generation", "opcode", "opinion", "sequence")
-
-    def __init__(self, sequence: int, opcode: int, opinion: Opinion, generation: int) -> None:
-        self.sequence = sequence
-        self.opcode = opcode
-        self.opinion = opinion
-        self.generation = generation
-        self.answered = False
-        self.begun = False  # a reply came, and more may follow
 
 
 class _Expected:
@@ -92,7 +76,7 @@ class _Expected:
 
     __slots__ = ("answer", "left", "pending", "position", "same")
 
-    def __init__(self, pending: _Pending, answer: bytes, position: int, left: int) -> None:
+    def __init__(self, pending: Pending, answer: bytes, position: int, left: int) -> None:
         self.pending = pending
         self.answer = answer
         self.position = position
@@ -111,15 +95,16 @@ class Conversation:
         assert reader.order is facts.order
         self.counters = Counters()
         self.facts = facts
-        self.learned: List[Record] = []
+        self._learner = Learner(facts)
+        self.learned = self._learner.learned
         """Questions about facts that the server had to be asked; to be taken and emptied."""
         self.notes: List[str] = []
         self._order = facts.order.value
         self._client = reader
         self._server = ServerReader(facts.order, inspect_all=True)
         self._predictor: Optional[Predictor] = None
-        self._pending: Deque[_Pending] = deque()
-        self._unanswered: Deque[_Pending] = deque()
+        self._pending: Deque[Pending] = deque()
+        self._unanswered: Deque[Pending] = deque()
         self._unknown = 0
         self._for_server: List[Piece] = []
         self._run: List[bytes] = []  # requests that follow one another on the way to the server
@@ -215,7 +200,7 @@ class Conversation:
                 opinion = opinion._replace(answer=None)
             else:
                 self._answers_size += size
-        pending = _Pending(request.sequence, opcode, opinion, self.facts.generation)
+        pending = Pending(request.sequence, opcode, opinion, self.facts.generation)
         self._pending.append(pending)
         self._unanswered.append(pending)
         if opinion.replies is Replies.UNKNOWN:
@@ -240,7 +225,7 @@ class Conversation:
                 self._early_sync = pending.sequence
             self._send(self._number(answer, pending.sequence), pending.sequence)
 
-    def _is_ripe(self, pending: _Pending) -> bool:
+    def _is_ripe(self, pending: Pending) -> bool:
         """Tell whether an answer that had to wait for the server may be given now."""
         opinion = pending.opinion
         if self._predictor is None or opinion.after > self._predictor.confirmed:
@@ -264,7 +249,7 @@ class Conversation:
         self._for_client.append(message)
         self._last_sent = max(self._last_sent, sequence)
 
-    def _note_reply(self, pending: _Pending, reply: bytes) -> None:
+    def _note_reply(self, pending: Pending, reply: bytes) -> None:
         """Do what a reply means for the framing of what follows."""
         if self.facts.extensions.get(pending.opcode) == b"BIG-REQUESTS" and len(reply) >= 12:
             maximum = struct.unpack_from(self._order + "I", reply, 8)[0]
@@ -328,7 +313,8 @@ class Conversation:
         self._confirm(pending.sequence)
         if not self._may_have_more(pending, message):
             self._remove_first()
-        self._learn(pending, message)
+        moved = 0 if self._predictor is None else self._predictor.focus_sequence
+        self._learner.learn(pending, message, moved)
         if pending.answered:
             self._compare(pending, message)
             return
@@ -348,7 +334,7 @@ class Conversation:
         self._send_long(reply, message, pending.sequence)
         self._answer()
 
-    def _may_have_more(self, pending: _Pending, message: Message) -> bool:
+    def _may_have_more(self, pending: Pending, message: Message) -> bool:
         """Tell whether another reply to the same request may follow.
 
         Nobody knows of an unknown one, until the server is past it; RECORD's come without end.
@@ -362,7 +348,7 @@ class Conversation:
         self._send(data, sequence)
         self._passing = message.size - len(message.data)
 
-    def _remove_first(self) -> _Pending:
+    def _remove_first(self) -> Pending:
         """Await the reply to the first request no longer."""
         gone = self._pending.popleft()
         if gone.opinion.replies is Replies.UNKNOWN:
@@ -371,14 +357,14 @@ class Conversation:
             self._answers_size -= len(gone.opinion.answer)
         return gone
 
-    def _count_wait(self, pending: _Pending) -> None:
+    def _count_wait(self, pending: Pending) -> None:
         counted = self.counters.waited_for
         counted[pending.opcode] = counted.get(pending.opcode, 0) + 1
         if pending.sequence > self._trip_end:
             self.counters.trips += 1
             self._trip_end = self._client.sequence
 
-    def _find_pending(self, number: int) -> Optional[_Pending]:
+    def _find_pending(self, number: int) -> Optional[Pending]:
         """Return the request that a reply with these lower 16 bits belongs to.
 
         The server answers in order, so it is the first that has one for sure, or one before it that
@@ -404,44 +390,7 @@ class Conversation:
         if self._predictor is not None:
             self._predictor.confirm(sequence)
 
-    def _learn(self, pending: _Pending, message: Message) -> None:
-        """Keep the server's reply where it is a fact that was not known."""
-        opinion, reply = pending.opinion, message.data
-        if message.size != len(reply):
-            return
-        if pending.opcode == GET_INPUT_FOCUS:
-            if self._predictor is None or pending.sequence > self._predictor.focus_sequence:
-                self.facts.focus = reply
-        elif pending.opcode == GET_WINDOW_ATTRIBUTES and len(reply) == 44:
-            colormap = struct.unpack_from(self._order + "I", reply, 28)[0]
-            if colormap in self.facts.colormaps:
-                self.facts.installed[colormap] = reply[25]
-        elif opinion.key is not None and opinion.fact is not None:
-            current = opinion.fact is FactClass.FOREVER
-            if opinion.answer is None and (current or pending.generation == self.facts.generation):
-                self._learn_fact(opinion.key, opinion.fact, reply)
-        elif opinion.font is not None and self.facts.learn_font(opinion.font, reply):
-            self._tell(Record(Told.FONT, 0, opinion.font, b""))
-
-    def _tell(self, record: Record) -> None:
-        """Note what the server had to be asked, for the next session to know beforehand."""
-        if len(self.learned) < LEARNED_LIMIT:
-            self.learned.append(record)
-
-    def _learn_fact(self, key: bytes, fact: FactClass, reply: bytes) -> None:
-        if key[0] == INTERN_ATOM:
-            if not any(reply[8:12]):
-                fact = FactClass.ABSENT
-            else:
-                key = key[:1] + b"\0" + key[2:]
-        known = key in self.facts.replies
-        # Anybody may make an atom that is absent, and only what the other end asked is renewed.
-        if fact is not FactClass.ABSENT:
-            self.facts.learn(key, fact, reply)
-        if not known:
-            self._tell(Record(Told.REPLY, fact.value, key, b""))
-
-    def _compare(self, pending: _Pending, message: Message) -> None:
+    def _compare(self, pending: Pending, message: Message) -> None:
         answer, real = pending.opinion.answer, message.data
         assert answer is not None
         if pending.opinion.alters is not None:
@@ -460,7 +409,7 @@ class Conversation:
         else:
             self._differs(pending)
 
-    def _differs(self, pending: _Pending) -> None:
+    def _differs(self, pending: Pending) -> None:
         """The server's reply is another: it was wrongly said, or the pointer moved meanwhile."""
         if pending.opinion.kind is PredictionClass.INPUT:
             self.counters.stale += 1
@@ -468,7 +417,7 @@ class Conversation:
         else:
             self._mispredicted(pending, "the server's reply differs")
 
-    def _is_stale(self, pending: _Pending, answer: bytes, real: bytes) -> bool:
+    def _is_stale(self, pending: Pending, answer: bytes, real: bytes) -> bool:
         """Tell whether a difference lies only in what others decide, and nobody looks at."""
         if pending.opcode == GET_INPUT_FOCUS:
             return True
@@ -481,7 +430,7 @@ class Conversation:
             alike[first:last] = real[first:last]
         return alike == real
 
-    def _mispredicted(self, pending: _Pending, how: str) -> None:
+    def _mispredicted(self, pending: Pending, how: str) -> None:
         kind = pending.opinion.kind
         if kind is None:
             return
@@ -522,7 +471,7 @@ class Conversation:
         self._send_raised(message)
         self._answer()
 
-    def _find_failed(self, message: Message) -> Optional[_Pending]:
+    def _find_failed(self, message: Message) -> Optional[Pending]:
         """Return the request that an error answers, where it is one that awaits a reply.
 
         After 65,536 requests without a sign from the server the number alone doesn't tell.

@@ -47,6 +47,7 @@ MODULES = (
     "fallible",
     "predict",
     "counters",
+    "learning",
     "conversation",
     "plain",
     "frames",
