@@ -246,7 +246,7 @@ def test_in_a_terminal(place: Harbour, spawn_in_pty: Callable[..., Terminal], pr
     environment = place.home.environment()
     terminal = spawn_in_pty(place.argv(program, ["server"]), env=environment, rows=30, cols=90)
     terminal.write("PS1=; echo re''ady; stty size\n")
-    terminal.read_until(r"ready\r\n30 90\r\n")
+    terminal.read_until(r"ready\r*\n30 90\r*\n")
     assert terminal.is_raw
     terminal.resize(40, 120)
     terminal.write("until stty size | grep 120; do sleep 0.1; done\n")
@@ -254,7 +254,7 @@ def test_in_a_terminal(place: Harbour, spawn_in_pty: Callable[..., Terminal], pr
     terminal.write("\r~?")
     terminal.read_until("Supported escape sequences")
     terminal.write("\n(echo be''gun; sleep 100)\n")
-    terminal.read_until("begun\r\n")
+    terminal.read_until("begun\r*\n")
     terminal.write("\x03")
     terminal.read_until(r"\^C")
     terminal.write("exit 9\n")
@@ -273,7 +273,7 @@ def test_the_escape_ends_the_session(
 ) -> None:
     terminal = spawn_in_pty(place.argv(program, ["server"]), env=place.home.environment())
     terminal.write("PS1=; echo re''ady\n")
-    terminal.read_until("ready\r\n")
+    terminal.read_until("ready\r*\n")
     terminal.write("\r~.")
     assert terminal.wait() == 255
     assert terminal.is_restored
@@ -288,7 +288,7 @@ def test_a_signal_ends_it(
     terminal = spawn_in_pty(
         place.argv(program, ["-t", "server", "echo ready; sleep 100"]), env=place.home.environment()
     )
-    terminal.read_until("ready\r\n")
+    terminal.read_until("ready\r*\n")
     wait_until(lambda: terminal.is_raw, what="raw mode")
     terminal.process.send_signal(number)
     assert terminal.wait() == 255
@@ -312,7 +312,7 @@ def test_the_master_is_killed(
         stderr=subprocess.PIPE,
     )
     terminal = spawn_in_pty(place.argv(program, ["-t", *words]), env=place.home.environment())
-    terminal.read_until("ready\r\n")
+    terminal.read_until("ready\r*\n")
     assert os.read(reader, 100) == b"ready\n"
     assert not os.get_blocking(writer)  # as the master has it, for all who share it
     wait_until(lambda: terminal.is_raw, what="raw mode")
