@@ -553,6 +553,7 @@ def test_a_stale_socket_is_removed(own: Callable[..., Harbour]) -> None:
     done = place.run("xssh", "-v", "-o", "ControlMaster=auto", "server", "echo own")
     assert done.stdout == b"own\n"
     assert f"debug1: Stale control socket {place.path}, unlinking" in done.stderr
+    assert not os.path.exists(place.path)
 
 
 # What a passenger has no words for: this process speaks SSH through the master
@@ -614,6 +615,15 @@ def test_the_agent_through_the_master(place: Harbour, xvfb: Xvfb) -> None:
     assert (done.status, done.stdout) == (0, b"TkAgg\n1\n")
     assert "X11 by the agent" in done.stderr
     assert logins(place) == before
+
+
+def test_x11_channels_would_be_the_masters(own: Callable[..., Harbour], xvfb: Xvfb) -> None:
+    """Where the agent can't run, nothing is asked for that the master would have to answer."""
+    place = own(path="/nonexistent")
+    place.open_master()
+    done = place.run("xssh", "-Y", "server", "echo [$DISPLAY]", **xvfb.environment())
+    assert (done.status, done.stdout) == (0, b"[]\n")
+    assert "X11" in done.stderr
 
 
 def test_a_master_that_passes_nothing_on(place: Harbour, short_directory: Path) -> None:
