@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 
 from xsshpy.background import Background, release_streams, start_in_background
 from xsshpy.commandline import CommandLine, run_local_command
+from xsshpy.conclusion import conclude
 from xsshpy.console import Console, LogLevel
-from xsshpy.errors import EXIT_FAILURE, ForwardError
+from xsshpy.errors import ForwardError
 from xsshpy.foreground import Attendance
 from xsshpy.loading import resume_collection
 from xsshpy.mux.control import read_control
@@ -388,7 +389,7 @@ async def _wait_without_session(run: _Run) -> int:
         ending.cancel()
     if attendance.killed == signal.SIGTERM:
         return 0  # as ssh: with -N that is how it is ended on purpose
-    return _conclude(run, process, attendance, streams)
+    return conclude(run.session, process, attendance, streams, run.started)
 
 
 async def _end_with_master(run: _Run, attendance: Attendance) -> None:
@@ -447,7 +448,7 @@ async def _run_session(run: _Run, x11: X11Run | None) -> int:
     await attendance.attend(start, linger)
     if forwarding is not None:
         await forwarding.tell_statistics(asked=invocation.stats)
-    return _conclude(run, process, attendance, streams)
+    return conclude(run.session, process, attendance, streams, run.started)
 
 
 def _attendance(run: _Run, process: RemoteProcess, streams: Streams) -> Attendance:
@@ -503,43 +504,3 @@ async def _begin_at_once(begin: Callable[[], None]) -> None:
 
 async def _nothing() -> None:
     """Without a session nothing outlives it."""
-
-
-def _conclude(run: _Run, process: RemoteProcess, attendance: Attendance, streams: Streams) -> int:
-    """Say how it ended where ssh does, and return the exit status."""
-    from xsshpy.ssh.endings import explain_end
-
-    name, console, session = run.settings.hostname, run.console, run.session
-    status = EXIT_FAILURE
-    if process.exit_status is not None and not attendance.disconnected:
-        status = process.exit_status
-    left = session.connection.farewell is not None and process.exit_status is None
-    if (process.error is not None or left) and not attendance.disconnected:
-        ending = explain_end(process.error, session.connection, run.settings, session.where)
-        for level, text in ending.logged:
-            console.log(level, text)
-        if ending.logged:
-            return EXIT_FAILURE
-        console.speak(ending.spoken)
-        status = EXIT_FAILURE
-    if attendance.killed:
-        return status
-    if streams.pty and console.shows(LogLevel.INFO):
-        console.speak(f"Connection to {name} closed.")
-    _report_traffic(run, process)
-    return status
-
-
-def _report_traffic(run: _Run, process: RemoteProcess) -> None:
-    """Say how much passed, as ssh -v does."""
-    seconds = asyncio.get_running_loop().time() - run.started
-    volume = run.session.connection.volume
-    run.console.verbose(
-        f"Transferred: sent {volume.sent}, received {volume.received} bytes, "
-        f"in {seconds:.1f} seconds"
-    )
-    if seconds > 0:
-        sent, received = volume.sent / seconds, volume.received / seconds
-        run.console.verbose(f"Bytes per second: sent {sent:.1f}, received {received:.1f}")
-    status = -1 if process.exit_status is None else process.exit_status
-    run.console.debug(1, f"Exit status {status}")

@@ -466,15 +466,20 @@ def test_the_user_is_asked(
 # -- a connection that stays --
 
 
-def _exit(home: ClientHome, path: Path) -> None:
-    """End the master in the background, and wait until it is gone."""
-    done = run_xssh(
-        [*home.arguments, "-S", str(path), "-O", "check", "server"], env=home.environment()
-    )
+def _find_master(home: ClientHome, path: Path) -> int:
+    """Return the process id of the master in the background."""
+    words = [*home.arguments, "-S", str(path), "-O", "check", "server"]
+    done = run_xssh(words, env=home.environment())
     found = re.search(r"pid=(\d+)", done.stderr)
     assert found is not None, done.stderr
+    return int(found[1])
+
+
+def _exit(home: ClientHome, path: Path) -> None:
+    """End the master in the background, and wait until it is gone."""
+    pid = _find_master(home, path)
     run_xssh([*home.arguments, "-S", str(path), "-O", "exit", "server"], env=home.environment())
-    wait_until(lambda: not is_alive(int(found[1])), what="the master's end")
+    wait_until(lambda: not is_alive(pid), what="the master's end")
     assert not path.exists()
 
 
@@ -690,7 +695,7 @@ def test_a_server_that_does_not_answer_any_more(
     env = client_home.environment()
     path = short_directory / "control"
     assert run_xssh([*lasting, "server", "true"], env=env).status == 0
-    first = path.stat().st_ino
+    first = _find_master(client_home, path)
     hanging = sshd.sessions()
     for pid in hanging:
         send_signal(pid, signal.SIGSTOP)
@@ -700,7 +705,7 @@ def test_a_server_that_does_not_answer_any_more(
         for pid in hanging:
             send_signal(pid, signal.SIGCONT)
     assert done.status == 0 and done.stdout == b"on\n", done.stderr
-    assert path.stat().st_ino != first
+    assert _find_master(client_home, path) != first
     _exit(client_home, path)
 
 

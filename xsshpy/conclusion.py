@@ -1,0 +1,64 @@
+"""How a run ended: the exit status, and what ssh says about it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from xsshpy.console import LogLevel
+from xsshpy.errors import EXIT_FAILURE
+from xsshpy.streams import Streams
+
+if TYPE_CHECKING:
+    from xsshpy.foreground import Attendance
+    from xsshpy.ssh.connect import Session
+    from xsshpy.ssh.session import RemoteProcess
+
+
+def conclude(
+    session: Session,
+    process: RemoteProcess,
+    attendance: Attendance,
+    streams: Streams,
+    started: float,
+) -> int:
+    """Say how it ended where ssh does, and return the exit status.
+
+    ``started`` is when the login was done, by the loop's clock.
+    """
+    from xsshpy.ssh.endings import explain_end
+
+    settings, console = session.settings, session.console
+    status = EXIT_FAILURE
+    if process.exit_status is not None and not attendance.disconnected:
+        status = process.exit_status
+    left = session.connection.farewell is not None and process.exit_status is None
+    if (process.error is not None or left) and not attendance.disconnected:
+        ending = explain_end(process.error, session.connection, settings, session.where)
+        for level, text in ending.logged:
+            console.log(level, text)
+        if ending.logged:
+            return EXIT_FAILURE
+        console.speak(ending.spoken)
+        status = EXIT_FAILURE
+    if attendance.killed:
+        return status
+    if streams.pty and console.shows(LogLevel.INFO):
+        console.speak(f"Connection to {settings.hostname} closed.")
+    _report_traffic(session, process, started)
+    return status
+
+
+def _report_traffic(session: Session, process: RemoteProcess, started: float) -> None:
+    """Say how much passed, as ssh -v does."""
+    seconds = asyncio.get_running_loop().time() - started
+    volume, console = session.connection.volume, session.console
+    console.verbose(
+        f"Transferred: sent {volume.sent}, received {volume.received} bytes, "
+        f"in {seconds:.1f} seconds"
+    )
+    if seconds > 0:
+        sent, received = volume.sent / seconds, volume.received / seconds
+        console.verbose(f"Bytes per second: sent {sent:.1f}, received {received:.1f}")
+    status = -1 if process.exit_status is None else process.exit_status
+    console.debug(1, f"Exit status {status}")
