@@ -1,0 +1,135 @@
+"""What a master decides without a socket: which forward is meant, who shares, for how long."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xsshpy.errors import UsageError
+from xsshpy.mux.control import decide_sharing_time, read_control
+from xsshpy.mux.messages import PATH_PORT, MuxProtocolError, OpenForward
+from xsshpy.mux.passenger_forwards import InvalidForwardError, describe_forward, read_forward
+from xsshpy.mux.sharing import digest, may_share
+from xsshpy.settings import Invocation, Settings
+from xsshpy.ssh.forward_spec import Forward, ForwardKind, TcpEndpoint, UnixEndpoint
+
+NUMBERS = st.sampled_from([0, 1, 2, 3, 4, 22, 65535, 65536, PATH_PORT, 0xFFFFFFFF])
+
+
+@pytest.mark.parametrize(
+    ("message", "forward", "text"),
+    [
+        (
+            OpenForward(1, 1, b"", 80, b"host", 8080),
+            Forward(ForwardKind.LOCAL, TcpEndpoint(None, 80), TcpEndpoint("host", 8080)),
+            "local forward LOCALHOST:80 -> host:8080",
+        ),
+        (
+            OpenForward(1, 1, b"/here", PATH_PORT, b"/there", PATH_PORT),
+            Forward(ForwardKind.LOCAL, UnixEndpoint("/here"), UnixEndpoint("/there")),
+            "local forward /here:-2 -> /there:-2",
+        ),
+        (
+            OpenForward(1, 2, b"*", 0, b"host", 1),
+            Forward(ForwardKind.REMOTE, TcpEndpoint("*", 0), TcpEndpoint("host", 1)),
+            "remote forward *:0 -> host:1",
+        ),
+        (
+            OpenForward(1, 2, b"", 1080, b"socks", 0),
+            Forward(ForwardKind.REMOTE_DYNAMIC, TcpEndpoint(None, 1080), None),
+            "remote forward LOCALHOST:1080 -> socks:0",
+        ),
+        (
+            OpenForward(1, 3, b"", 1080, b"socks", 0),
+            Forward(ForwardKind.DYNAMIC, TcpEndpoint(None, 1080), None),
+            "dynamic forward LOCALHOST:1080 -> *",
+        ),
+    ],
+)
+def test_a_forward_is_understood_and_named_as_ssh_does(
+    message: OpenForward, forward: Forward, text: str
+) -> None:
+    assert read_forward(message) == forward
+    assert describe_forward(forward, gateway_ports=False) == text
+
+
+@given(NUMBERS, st.binary(max_size=3), NUMBERS, st.binary(max_size=3), NUMBERS)
+def test_any_forward_is_understood_or_refused(
+    kind: int, listen: bytes, listen_port: int, target: bytes, target_port: int
+) -> None:
+    try:
+        read_forward(OpenForward(1, kind, listen, listen_port, target, target_port))
+    except (MuxProtocolError, InvalidForwardError):
+        return
+    assert kind in (1, 2, 3)
+    assert all(port <= 65535 or port == PATH_PORT for port in (listen_port, target_port))
+
+
+@pytest.mark.parametrize(
+    ("option", "environ", "seconds"),
+    [
+        (None, {}, 0),
+        (None, {"XSSH_SHARE": ""}, 0),
+        (None, {"XSSH_SHARE": "yes"}, 600),
+        ("no", {"XSSH_SHARE": "yes"}, 0),
+        ("1h30m", {"XSSH_SHARE": "no"}, 5400),
+        ("YES", {}, 600),
+        ("45", {}, 45),
+    ],
+)
+def test_how_long_a_connection_is_shared(
+    option: str | None, environ: dict[str, str], seconds: int
+) -> None:
+    assert decide_sharing_time(option, environ) == seconds
+
+
+@pytest.mark.parametrize("text", ["maybe", "-1", "1y", " "])
+def test_a_time_that_is_none(text: str) -> None:
+    with pytest.raises(UsageError, match="neither yes nor no nor a time"):
+        decide_sharing_time(text, {})
+
+
+def _settings(**keywords: str) -> Settings:
+    words = {name: (value,) for name, value in keywords.items()}
+    return Settings("h", "host", "user", 22, {"controlmaster": ("false",), **words})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(("S", "none"),), (("M", None),), (("o", "ControlPath none"),), (("o", " controlmaster=no"),)],
+)
+def test_the_users_own_word_on_sharing(options: tuple[tuple[str, str | None], ...]) -> None:
+    assert may_share(Invocation("h"), _settings())
+    assert not may_share(Invocation("h", ssh_options=options), _settings())
+
+
+def test_what_would_outlive_the_run_is_not_shared() -> None:
+    for keyword in ("localforward", "remoteforward", "dynamicforward"):
+        assert not may_share(Invocation("h"), _settings(**{keyword: "1 [a]:2"}))
+    assert not may_share(Invocation("h"), _settings(tunnel="point-to-point"))
+    assert not may_share(Invocation("h", script="x.py"), _settings())
+    assert not may_share(Invocation("h"), _settings(controlpath="/mine"))
+
+
+def test_any_setting_but_a_sessions_own_makes_another_connection() -> None:
+    plain = digest(Invocation("h"), _settings(), {})
+    assert digest(Invocation("h", command="ls"), _settings(requesttty="yes"), {}) == plain
+    others = [
+        digest(Invocation("h"), _settings(anythingnew="yes"), {}),
+        digest(Invocation("h"), _settings(batchmode="yes"), {}),
+        digest(Invocation("h", x11="native"), _settings(), {}),
+        digest(Invocation("h"), _settings(), {"SSH_AUTH_SOCK": "/a"}),
+        digest(Invocation("h"), _settings(), {"DISPLAY": ":0"}),
+        digest(Invocation("h"), Settings("h", "host", "other", 22, {}), {}),
+    ]
+    assert len({plain, *others}) == 1 + len(others)
+
+
+def test_what_makes_a_master() -> None:
+    control = read_control({"controlmaster": ("auto",), "controlpath": ("/p",)})
+    assert control.makes_master and not control.makes_lasting_master
+    lasting = {"controlmaster": ("true",), "controlpath": ("/p",), "controlpersist": ("yes",)}
+    assert read_control(lasting).makes_lasting_master
+    assert not read_control({**lasting, "controlpath": ("none",)}).makes_master
+    assert not read_control({**lasting, "controlmaster": ("false",)}).makes_master
