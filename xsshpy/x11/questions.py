@@ -223,12 +223,15 @@ def load_questions(environ: Mapping[str, str]) -> list[Question]:
 def _read_own(path: Path) -> list[Question]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
+        try:
             status = os.fstat(descriptor)
             own = status.st_uid == os.getuid() and not status.st_mode & 0o022
             if not own or not stat.S_ISREG(status.st_mode):
                 return []
-            return parse_questions(file.read(FILE_LIMIT).decode("utf-8"))
+            with open(descriptor, "rb", closefd=False) as file:
+                return parse_questions(file.read(FILE_LIMIT).decode("utf-8"))
+        finally:
+            os.close(descriptor)
     except (OSError, ValueError, RecursionError):
         return []
 

@@ -71,12 +71,15 @@ def remember(account: str, ran: bool, environ: Mapping[str, str], now: float | N
 def _read(path: Path) -> dict[str, tuple[bool, float]]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
+        try:
             status = os.fstat(descriptor)
             own = status.st_uid == os.getuid() and not status.st_mode & 0o022
             if not own or not stat.S_ISREG(status.st_mode):
                 return {}
-            parsed = json.loads(file.read(FILE_LIMIT))
+            with open(descriptor, "rb", closefd=False) as file:
+                parsed = json.loads(file.read(FILE_LIMIT))
+        finally:
+            os.close(descriptor)
     except (OSError, ValueError, RecursionError):
         return {}
     found = {}
