@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from socket import socket
+from typing import TYPE_CHECKING
 
-from xsshpy.background import Background, start_in_background
 from xsshpy.configuration import read_settings_now
 from xsshpy.console import Console
 from xsshpy.errors import ConnectError, SettingsError
@@ -26,6 +26,9 @@ from xsshpy.preliminaries import (
 from xsshpy.settings import Invocation, Settings
 from xsshpy.terminal.tty import sanitise_standard_descriptors
 from xsshpy.values import replace
+
+if TYPE_CHECKING:
+    from xsshpy.background import Background
 
 
 def start(invocation: Invocation, environ: Mapping[str, str]) -> int:
@@ -108,6 +111,8 @@ def _start_behind_master(
     invocation: Invocation, settings: Settings, console: Console, environ: Mapping[str, str]
 ) -> int:
     """Let a child process log in and hold the connection, and be its first passenger."""
+    from xsshpy.background import start_in_background
+
     parting = start_in_background()
     if parting.background is not None:
         return _run(invocation, environ, settings, background=parting.background)
