@@ -139,7 +139,7 @@ class Terminal:
                 raise AssertionError(f"still runs after {timeout:g} s: {self.output[-2000:]!r}")
         while self._read(0.02):
             pass
-        return self.process.returncode
+        return int(self.process.returncode)
 
     def close(self) -> None:
         """End the program, if it still runs, and the terminal."""
