@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 import socket
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import asyncssh
 import pytest
+from asyncssh.constants import MSG_DISCONNECT
+from asyncssh.packet import String, UInt32
 
 from tests.support.beside import PROGRAMS, Beside, without_remedy
 from tests.support.clients import ClientHome
@@ -187,9 +188,11 @@ def test_a_server_that_says_goodbye_in_a_session(
     code: int,
 ) -> None:
     async def leave(connection: asyncssh.SSHServerConnection, log: list[str]) -> None:
-        # What ssh sends to a closed socket would take the words away before it read them.
-        await asyncio.sleep(0.3)
-        connection.disconnect(code, "the owner wants to go home")
+        # The client closes: had the server closed already, what a client still sends would be
+        # answered by a reset, which takes the words away before they are read.
+        words = (UInt32(code), String("the owner wants to go home"), String(""))
+        connection.send_packet(MSG_DISCONNECT, *words)
+        await connection.wait_closed()
 
     odd_server.on_session = leave
     odd = Beside(client_home, odd_server, spawn_in_pty)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.agents import Agent
 from tests.support.asyncserver import AsyncServer, Policy, Round
 from tests.support.beside import Beside, Step, write_askpass
 from tests.support.clients import ClientHome
@@ -78,14 +79,8 @@ def keyed(make_login: MakeLogin, keys: Path) -> Beside:
 @pytest.fixture
 def agent(short_directory: Path) -> Iterator[str]:
     """An empty agent; its socket."""
-    path = short_directory / "agent"
-    process = subprocess.Popen(
-        [require_tool("ssh-agent"), "-D", "-a", str(path)], stdout=subprocess.DEVNULL
-    )
-    wait_until(path.exists, what="the agent")
-    yield str(path)
-    process.terminate()
-    process.wait()
+    with Agent(short_directory / "agent") as running:
+        yield running.path
 
 
 def add_to_agent(agent: str, *paths: Path) -> None:

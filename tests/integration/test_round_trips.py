@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.integration._pairs import PROGRAMS
+from tests.support.agents import Agent
 from tests.support.clients import ClientHome
 from tests.support.link import Link, count_round_trips
-from tests.support.processes import end_popen, wait_until
 from tests.support.sshd import KeyRing, SshServer
-from tests.support.tools import require_tool
 from tests.support.xvfb import Xvfb
 
 DELAY = 0.02
@@ -121,19 +118,11 @@ def test_a_command_that_depends_on_nothing_is_not_held_up_by_x11(
 def test_a_key_from_an_agent_costs_no_more_round_trips(
     far: Distance, key_ring: KeyRing, short_directory: Path
 ) -> None:
-    path = short_directory / "agent"
-    agent = subprocess.Popen(
-        [require_tool("ssh-agent"), "-D", "-a", str(path)], stdout=subprocess.DEVNULL
-    )
-    try:
-        wait_until(path.exists, what="the agent")
-        variables = {**os.environ, "SSH_AUTH_SOCK": str(path)}
-        subprocess.run(["ssh-add", "-q", str(key_ring.client_key)], env=variables, check=True)
-        words = ["-x", f"-oIdentityAgent={path}", "-oIdentitiesOnly=no"]
+    with Agent(short_directory / "agent") as agent:
+        agent.add(key_ring.client_key)
+        words = ["-x", f"-oIdentityAgent={agent.path}", "-oIdentitiesOnly=no"]
         ssh, xssh = far.compare([*words, "-oIdentityFile=none", "far", "echo x; cat"])
         assert xssh == ssh - 1
-    finally:
-        end_popen(agent)
 
 
 def test_a_jump_costs_as_many_round_trips_as_with_ssh(

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.integration._pairs import PROGRAMS, Pair, first_line
+from tests.support.agents import Agent
 from tests.support.processes import end_popen, run, run_xssh, xssh_command
 from tests.support.sshd import generate_key
-from tests.support.tools import find_tool, skip_or_fail
 
 # --- The command line ---------------------------------------------------------------------------
 
@@ -53,23 +52,14 @@ def test_verbose_says_debug_on_stderr_only(pair: Pair) -> None:
 
 
 def test_agent_is_forwarded_only_when_asked_for(pair: Pair, short_directory: Path) -> None:
-    agent = find_tool("ssh-agent")
-    if agent is None:
-        skip_or_fail("ssh-agent is not installed")
-    path = str(short_directory / "agent")
-    process = subprocess.Popen([str(agent), "-D", "-a", path], stdout=subprocess.DEVNULL)
-    try:
-        while not os.path.exists(path):
-            time.sleep(0.01)
-        env = {**pair.environment, "SSH_AUTH_SOCK": path}
-        run(["ssh-add", "-q", pair.server.client_key], env=env)
+    with Agent(short_directory / "agent") as agent:
+        env = {**pair.environment, "SSH_AUTH_SOCK": agent.path}
+        agent.add(pair.server.client_key)
         ask = 'test -S "$SSH_AUTH_SOCK" && ssh-add -l | wc -l'
         assert pair.both(["-A", "server", ask], env=env).stdout.strip() == b"1"
         assert pair.both(["-A", "-a", "server", ask], env=env).stdout == b""
         assert pair.both(["server", ask], env=env).stdout == b""
         assert pair.both(["-o", "ForwardAgent=yes", "server", ask], env=env).stdout == b"1\n"
-    finally:
-        end_popen(process)
 
 
 # --- What xssh says by itself -------------------------------------------------------------------

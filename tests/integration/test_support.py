@@ -161,7 +161,9 @@ def quick_settling(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_leak_of_a_daemon_is_seen_and_ended(tmp_path: Path, quick_settling: None) -> None:
     check = LeakCheck([tmp_path], set())
     subprocess.run(["sh", "-c", "setsid sleep 4711 >/dev/null 2>&1 &"], check=True)
-    wait_until(lambda: any("4711" in found.command for found in find_descendants(os.getpid())))
+    wait_until(
+        lambda: any(found.command == "sleep 4711" for found in find_descendants(os.getpid()))
+    )
     (leak,) = check.find_leaks()
     assert leak.startswith("process ")
     assert leak.endswith("sleep 4711")

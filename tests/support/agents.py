@@ -24,7 +24,12 @@ class Agent:
             stdout=subprocess.DEVNULL,
             env={**os.environ, **environment},
         )
-        wait_until(path.exists, what="the agent")
+        wait_until(self._answers, what="the agent")
+
+    def _answers(self) -> bool:
+        """The socket is there a moment before anyone listens."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(self.path) == 0
 
     def __enter__(self) -> Agent:
         return self

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 HELD_BACK: Mapping[str, Mapping[str, object]] = {
+    "asyncssh.pkcs11": {"load_pkcs11_keys": None},
     "asyncssh.process": {
         "PIPE": -1,
         **dict.fromkeys(
