@@ -34,8 +34,8 @@ def ssh_model(typed: bytes, escape: int) -> tuple[bytes, int]:
             pending = False
             if byte in b".&#?BRCvV\x1a":
                 carried_out += 1
-                if byte == ord("."):
-                    break
+                if byte in b".&":
+                    break  # as with ssh, what follows is nobody's
                 continue
             if byte != escape:
                 sent.append(escape)
