@@ -228,7 +228,9 @@ def test_escapes(both: tuple[Master, Master], spawn_in_pty: Callable[..., Termin
     shown = []
     for one in both:
         terminal = _spawn(spawn_in_pty, one, "stty -echo; echo ready; cat -v")
-        terminal.read_until("ready\r\n")
+        # The command may be quicker than the passenger, whose terminal is not raw yet.
+        terminal.read_until("ready\r+\n")
+        wait_until(lambda: terminal.is_raw)  # noqa: B023  (at once)
         text = ""
         for typed, end in (
             ("~?", r"after newline\.\)\r\n"),
