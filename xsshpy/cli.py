@@ -7,6 +7,8 @@ SSH: help and usage errors answer at once.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import TypeVar
 
 import click
 
@@ -23,7 +25,10 @@ from xsshpy.arguments import (
     usage_error,
 )
 from xsshpy.errors import EXIT_FAILURE
+from xsshpy.long_options import LONG_OPTIONS
 from xsshpy.settings import Invocation
+
+_Decorated = TypeVar("_Decorated", bound=Callable[..., object])
 
 
 class UsageFailure(click.UsageError):
@@ -60,6 +65,24 @@ def _check_backend(
     return value
 
 
+def _option(
+    name: str,
+    target: str = "",
+    *,
+    type: click.Choice[str] | None = None,
+    callback: Callable[[click.Context, click.Parameter, str | None], str | None] | None = None,
+    envvar: str | None = None,
+) -> Callable[[_Decorated], _Decorated]:
+    """Return the decorator for the long option of a name, with what the table says of it."""
+    metavar, text = LONG_OPTIONS[name]
+    words = (f"--{name}", target) if target else (f"--{name}",)
+    if not metavar:
+        return click.option(*words, is_flag=True, help=text)
+    return click.option(
+        *words, metavar=metavar, help=text, type=type, callback=callback, envvar=envvar
+    )
+
+
 @click.command(
     cls=SshCommand,
     help="ssh with X11 that works: remote plots open on the screen in front of you.",
@@ -67,39 +90,16 @@ def _check_backend(
     "--share). Exit status: the remote command's, or 255 for a failure of xssh's own.",
     add_help_option=False,
 )
-@click.option(
-    "--script", metavar="FILE", help="run a local Python file on the remote host; it stays here"
-)
-@click.option(
-    "--python", metavar="CMD", help="interpreter for --script (default: python3, then python)"
-)
-@click.option(
-    "--backend",
-    metavar="NAME",
-    callback=_check_backend,
-    envvar=BACKEND_VARIABLE,
-    help="matplotlib backend where a display is granted (default: TkAgg); none: leave it alone",
-)
-@click.option(
-    "--x11",
-    metavar="WAY",
-    type=click.Choice(WAYS, case_sensitive=False),
-    help="how X11 is carried: auto (default), agent (quick over a distance; needs python3 there), "
-    "native (the server's own), off",
-)
-@click.option(
-    "--share",
-    metavar="TIME",
-    help="share one connection among runs, until nobody has used it for so long; yes: 10 minutes; "
-    "no (default): unless ssh_config says so",
-)
-@click.option("--stats", is_flag=True, help="say at the end what each X client did")
-@click.option(
-    "--doctor", is_flag=True, help="find out what is wrong: here, or with a host the whole way"
-)
-@click.option("--json", "as_json", is_flag=True, help="what --doctor finds, as JSON")
-@click.option("--version", "show_version", is_flag=True, help="show the version and exit")
-@click.option("--help", "show_help", is_flag=True, help="show this text and exit")
+@_option("script")
+@_option("python")
+@_option("backend", callback=_check_backend, envvar=BACKEND_VARIABLE)
+@_option("x11", type=click.Choice(WAYS, case_sensitive=False))
+@_option("share")
+@_option("stats")
+@_option("doctor")
+@_option("json", "as_json")
+@_option("version", "show_version")
+@_option("help", "show_help")
 @click.pass_context
 def command_line(
     ctx: click.Context,

@@ -110,8 +110,8 @@ def check(loaded: set[str], most: tuple[int, int], forbidden: frozenset[str]) ->
         (["--version"], 0, (37, 10), ()),
         (["-p"], 255, (37, 10), ()),
         ([], 255, (37, 10), ()),
-        (["--help"], 0, (70, 24), ("click",)),
-        (["--bad", "host"], 255, (64, 23), ("click",)),
+        (["--help"], 0, (70, 25), ("click",)),
+        (["--bad", "host"], 255, (64, 24), ("click",)),
     ],
 )
 def test_answers_without_a_connection(
