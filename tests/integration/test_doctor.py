@@ -135,6 +135,12 @@ def test_the_list_for_people(make_sshd: Callable[..., SshServer], doctor: Doctor
         ({"DISPLAY": "nonsense"}, "local.display", "makes no sense"),
         ({"DISPLAY": ":64321"}, "local.server", "no X server"),
         ({"XAUTHORITY": "/nonexistent"}, "local.cookie", "has no cookie for"),
+        ({"XAUTHORITY": "/etc"}, "local.cookie", "/etc: it is not a regular file"),
+        (
+            {"XAUTHORITY": "/x", "SUDO_USER": "ann"},
+            "local.cookie",
+            "shell of sudo, and the display",
+        ),
     ],
 )
 def test_local_faults(doctor: Doctor, variables: dict[str, str], cause: str, words: str) -> None:
@@ -169,6 +175,36 @@ def test_a_server_that_hangs(doctor: Doctor, private_places: Path) -> None:
         found = doctor.visit()
     assert found.not_well == {"local.answer": "broken"}
     assert "never answers" in found.text("local.answer")
+
+
+def test_xwaylands_cookie_is_found(doctor: Doctor) -> None:
+    """Where XAUTHORITY is not set it lies in the runtime folder."""
+    path = doctor.home.runtime / ".mutter-Xwaylandauth.ABC123"
+    path.write_bytes(Path(doctor.xvfb.authority).read_bytes())
+    doctor.variables = {"XAUTHORITY": "", "WAYLAND_DISPLAY": "wayland-0"}
+    try:
+        found = doctor.visit()
+    finally:
+        path.unlink()
+    assert found.not_well == {}
+    assert ".mutter-Xwaylandauth.ABC123" in found.text("local.cookie")
+
+
+def test_xquartz_that_does_not_answer(doctor: Doctor, private_places: Path) -> None:
+    """launchd listens for it: the connection is taken, and nothing comes."""
+    folder = private_places / "com.apple.launchd.x"
+    folder.mkdir()
+    doctor.variables = {"DISPLAY": f"{folder}/org.xquartz:0"}
+    doctor.before = "import xsshpy.doctor.local_checks as c; c.PROOF_DEADLINE = 0.5"
+    found = doctor.visit()
+    assert found.not_well == {"local.server": "broken"}
+    assert "so that XQuartz sets DISPLAY anew" in found.text("local.server")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(doctor.variables["DISPLAY"])
+        listener.listen()
+        found = doctor.visit()
+    assert found.not_well == {"local.answer": "broken"}
+    assert "DISPLAY=:0 xssh ..., with XQuartz open" in found.text("local.answer")
 
 
 def test_a_server_without_security(doctor: Doctor, make_xvfb: Callable[..., Xvfb]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from tests.support.tools import require_tool
 from xsshpy.doctor.examination import Check, examine
 from xsshpy.doctor.findings import Finding, Opinion, Verdict, broken, warning, well
+from xsshpy.doctor.local_causes import explain_dead, explain_refused
 from xsshpy.doctor.local_checks import LocalSide
 from xsshpy.doctor.machine import XAUTH, Machine, describe_install, read_family, read_machine
 from xsshpy.doctor.probes import (
@@ -25,6 +27,7 @@ from xsshpy.doctor.probes import (
 )
 from xsshpy.doctor.report import Listing, as_json, conclude
 from xsshpy.errors import DisplayError
+from xsshpy.x11.display import parse_display
 
 NONCE = "0123456789abcdef"
 
@@ -219,6 +222,75 @@ def test_no_display_has_a_reason(
     assert opinion.verdict is Verdict.BROKEN
     assert evidence in opinion.evidence[0]
     assert remedy in opinion.remedy
+
+
+LINUX_FILES = {"proc/version": "Linux version 6.1"}
+WSL_FILES = {"proc/version": "Linux version 5.15-microsoft-standard-WSL2"}
+OLD_WSL_FILES = {"proc/version": "Linux version 4.4.0-19041-Microsoft"}
+WSLG_FILES = {**WSL_FILES, "mnt/wslg/.X11-unix/X0": "", "tmp/.X11-unix/X1": ""}
+BOX_FILES = {**LINUX_FILES, ".dockerenv": ""}
+DEAD = {"DISPLAY": ":64321"}
+ENDED = {"DISPLAY": "localhost:4321.0"}
+
+LOCAL_CAUSES: list[tuple[str, dict[str, str], dict[str, str], str, str]] = [
+    # check, files, environment, words of the evidence, words of the remedy
+    ("local.display", OLD_WSL_FILES, {}, "WSL 1, which has no WSLg", "wsl --set-version"),
+    ("local.display", WSL_FILES, {}, "this WSL has no WSLg", "wsl --update"),
+    ("local.display", BOX_FILES, {}, "this is a container", "-v /tmp/.X11-unix"),
+    ("local.display", LINUX_FILES, {"SUDO_USER": "ann"}, "a shell of sudo", "as ann, without"),
+    ("local.display", LINUX_FILES, {"SNAP_NAME": "code"}, "of the snap code", "that is no snap"),
+    ("local.display", LINUX_FILES, {"FLATPAK_ID": "a.B"}, "Flatpak a.B", "--socket=x11 a.B"),
+    ("local.server", LINUX_FILES, DEAD, "/tmp/.X11-unix/X64321 does not exist", "echo $DISPLAY"),
+    ("local.server", WSLG_FILES, DEAD, "/tmp/.X11-unix is not WSLg's", "mount --bind"),
+    ("local.server", WSLG_FILES, {"DISPLAY": "127.0.0.2:4"}, "127.0.0.2:6004", "DISPLAY"),
+    ("local.server", WSLG_FILES, {"DISPLAY": "nosuch.invalid:0"}, "firewall", "DISPLAY=:0"),
+    ("local.server", WSL_FILES, {"DISPLAY": "nosuch.invalid:0"}, "firewall", "allow VcXsrv"),
+    ("local.server", BOX_FILES, DEAD, "this is a container", "-e DISPLAY"),
+    ("local.server", LINUX_FILES, {**DEAD, "SNAP_NAME": "x"}, "the snap x", "no snap"),
+    ("local.server", LINUX_FILES, {**DEAD, "FLATPAK_ID": "a.B"}, "the Flatpak a.B", "--socket=x11"),
+    ("local.server", LINUX_FILES, {**DEAD, "STY": "1.x"}, "screen keeps the DISPLAY", "export"),
+    ("local.server", LINUX_FILES, ENDED, "over SSH that has ended", "log in anew"),
+    ("local.server", LINUX_FILES, {**ENDED, "STY": "1.x"}, "screen keeps", "new terminal"),
+    ("local.server", LINUX_FILES, {**ENDED, "TERM_PROGRAM": "vscode"}, "VS Code", "Kill VS Code"),
+    ("local.server", LINUX_FILES, {**ENDED, "VSCODE_IPC_HOOK_CLI": "/x"}, "VS Code", "export"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "files", "environ", "evidence", "remedy"), LOCAL_CAUSES)
+def test_what_brought_it_about(
+    name: str,
+    files: dict[str, str],
+    environ: dict[str, str],
+    evidence: str,
+    remedy: str,
+    tmp_path: Path,
+) -> None:
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    machine = read_machine(environ, platform="linux", root=str(tmp_path))
+    environ = {"PATH": os.environ["PATH"], **environ}
+    found = run_checks(*LocalSide(environ, machine).checks()[1:])
+    cause = next(each for each in found if each.verdict is not Verdict.OK)
+    assert (cause.name, cause.verdict) == (name, Verdict.BROKEN)
+    assert evidence in " ".join(cause.evidence)
+    assert remedy in cause.remedy
+    assert {each.verdict for each in found if each is not cause} <= {Verdict.OK, Verdict.SKIPPED}
+
+
+def test_a_plain_local_display_has_nothing_to_do_with_its_surroundings(tmp_path: Path) -> None:
+    """WSLg with its link, and a DISPLAY below those of SSH."""
+    (tmp_path / "mnt/wslg/.X11-unix").mkdir(parents=True)
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp/.X11-unix").symlink_to("../mnt/wslg/.X11-unix")
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/version").write_text("Linux version 5.15-microsoft-standard-WSL2")
+    machine = read_machine({}, platform="linux", root=str(tmp_path))
+    assert machine == Machine("linux", "", True, True, False, has_wslg_link=True)
+    plain = broken("dead", remedy="mend")
+    found = explain_dead({}, machine, parse_display("localhost:9"), "", plain)
+    assert found == plain
+    assert explain_refused({}, LINUX, plain) == plain
 
 
 # --- Probes ------------------------------------------------------------------------------------

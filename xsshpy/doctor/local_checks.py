@@ -15,7 +15,8 @@ from collections.abc import Mapping
 
 from xsshpy.doctor.examination import Check, describe_error
 from xsshpy.doctor.findings import Opinion, broken, warning, well
-from xsshpy.doctor.machine import OPENSSH_CLIENT, XWAYLAND, Machine, describe_install
+from xsshpy.doctor.local_causes import explain_dead, explain_refused, explain_unset
+from xsshpy.doctor.machine import OPENSSH_CLIENT, Machine, describe_install
 from xsshpy.errors import DisplayError
 from xsshpy.openssh import find_openssh, openssh_environment
 from xsshpy.values import dataclass
@@ -76,42 +77,10 @@ class LocalSide:
     async def _look_at_display(self) -> Opinion:
         name = self.environ.get("DISPLAY", "")
         if not name:
-            return self._explain_unset()
+            newer = await self._newer_display()
+            return explain_unset(self.environ, self.machine, newer)
         self.display = parse_display(name, platform=self.machine.platform)
         return well(name)
-
-    def _explain_unset(self) -> Opinion:
-        """Say why there is no DISPLAY, as far as the machine tells."""
-        environ, machine = self.environ, self.machine
-        unset = "DISPLAY is not set"
-        if "SSH_CONNECTION" in environ:
-            return broken(
-                f"{unset}, and this is a session over SSH itself",
-                remedy="log in to this machine with xssh, so that this shell has a display",
-            )
-        if machine.platform == "darwin" and machine.has_xquartz:
-            return broken(
-                f"{unset}: XQuartz is installed, and this login is older than it",
-                remedy="log out and in again",
-            )
-        if machine.platform == "darwin":
-            return broken(
-                f"{unset}: there is no XQuartz",
-                remedy="brew install --cask xquartz, then log out and in again",
-            )
-        if machine.is_wsl and machine.has_wslg:
-            return broken(f"{unset}, and WSLg is there", remedy="export DISPLAY=:0")
-        if machine.is_wsl:
-            return broken(
-                f"{unset}: this WSL has no WSLg",
-                remedy="wsl --update in Windows, then wsl --shutdown",
-            )
-        if "WAYLAND_DISPLAY" in environ:
-            return broken(
-                f"{unset}: this Wayland session runs no Xwayland",
-                remedy=f"{describe_install(machine.family, XWAYLAND)}, then log in again",
-            )
-        return broken(unset, remedy="run xssh in a terminal of a graphical session, or set DISPLAY")
 
     async def _look_at_server(self) -> Opinion:
         assert self.display is not None
@@ -119,14 +88,8 @@ class LocalSide:
             sock = await open_display(self.display, timeout=CONNECT_DEADLINE)
         except DisplayError as error:
             newer = await self._newer_display()
-            if newer:
-                opinion = describe_error(error)
-                return broken(
-                    *opinion.evidence,
-                    f"tmux was told of another one since: {newer}",
-                    remedy=f"export DISPLAY={newer}",
-                )
-            raise
+            plain = describe_error(error)
+            return explain_dead(self.environ, self.machine, self.display, newer, plain)
         with sock:
             if self.display.host:
                 return well(f"{self.display.name} by TCP, as {self.display.host}")
@@ -177,11 +140,11 @@ class LocalSide:
         verdict, found = self.verdict, self.found
         files = ", ".join(found.files) or "no Xauthority file"
         if not verdict.works:
-            return broken(
-                verdict.reason, *found.notes, f"looked in: {files}", remedy=verdict.remedy
-            )
+            lines = (*map(_without_name, found.notes), f"looked in: {files}")
+            plain = broken(verdict.reason, *lines, remedy=verdict.remedy)
+            return explain_refused(self.environ, self.machine, plain)
         if found.notes:
-            return warning(*found.notes)
+            return warning(*map(_without_name, found.notes))
         if found.entry is None:
             return well("the server asks for none")
         return well(f"MIT-MAGIC-COOKIE-1, from {files}")
@@ -194,6 +157,10 @@ class LocalSide:
             "the X server has no SECURITY extension: X11 is forwarded as trusted, as with -Y",
             remedy="-x for hosts that you would not give your display to",
         )
+
+
+def _without_name(note: str) -> str:
+    return note.removeprefix("xssh: X11: ").strip()
 
 
 def _address_of(sock: socket.socket) -> str:

@@ -14,6 +14,9 @@ from xsshpy.values import dataclass
 
 _RELEASE_FILES = ("etc/os-release", "usr/lib/os-release")
 _XQUARTZ = ("Applications/Utilities/XQuartz.app", "opt/X11/bin/Xquartz")
+_WSLG = "mnt/wslg/.X11-unix"
+_X11 = "tmp/.X11-unix"
+_CONTAINERS = (".dockerenv", "run/.containerenv")
 _MAX_RELEASE = 1 << 16
 
 _INSTALL = {
@@ -78,13 +81,19 @@ def read_family(release: str) -> str:
 
 @dataclass(frozen=True)
 class Machine:
-    """This machine. ``platform`` is ``sys.platform``; ``family`` is the distribution's."""
+    """This machine. ``platform`` is ``sys.platform``; ``family`` is the distribution's.
+
+    ``has_old_wsl``: WSL 1, which has no WSLg. ``has_wslg_link``: X's folder is WSLg's.
+    """
 
     platform: str
     family: str
     is_wsl: bool
     has_wslg: bool
     has_xquartz: bool
+    has_old_wsl: bool = False
+    has_wslg_link: bool = False
+    is_container: bool = False
 
 
 def read_machine(
@@ -94,15 +103,25 @@ def read_machine(
     if platform == "darwin":
         found = any(os.path.exists(os.path.join(root, path)) for path in _XQUARTZ)
         return Machine(platform, "macos", is_wsl=False, has_wslg=False, has_xquartz=found)
-    kernel = _read(os.path.join(root, "proc/version")).lower()
+    kernel = _read(os.path.join(root, "proc/version"))
     release = next(filter(None, (_read(os.path.join(root, name)) for name in _RELEASE_FILES)), "")
     return Machine(
         platform,
         read_family(release),
-        is_wsl="microsoft" in kernel or "WSL_DISTRO_NAME" in environ,
-        has_wslg=os.path.isdir(os.path.join(root, "mnt/wslg/.X11-unix")),
+        is_wsl="microsoft" in kernel.lower() or "WSL_DISTRO_NAME" in environ,
+        has_wslg=os.path.isdir(os.path.join(root, _WSLG)),
         has_xquartz=False,
+        has_old_wsl="-Microsoft" in kernel,
+        has_wslg_link=_are_same(os.path.join(root, _X11), os.path.join(root, _WSLG)),
+        is_container=any(os.path.exists(os.path.join(root, path)) for path in _CONTAINERS),
     )
+
+
+def _are_same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
 
 
 def _read(path: str) -> str:
