@@ -85,13 +85,14 @@ class Words:
     """A command line taken apart.
 
     ``options`` are ssh's own, in order; the last ``late`` of them stood after the destination.
-    ``long_options`` are xssh's, as typed; ``rest`` is what remains: the command.
+    ``long_options`` are xssh's, as typed; ``rest`` is what remains: the command. An empty word can
+    be the destination too: what follows it must not be taken for a host.
     """
 
     options: list[tuple[str, str | None]] = field(default_factory=list)
     late: int = 0
     long_options: list[str] = field(default_factory=list)
-    destination: str = ""
+    destination: str | None = None
     rest: list[str] = field(default_factory=list)
 
 
@@ -106,7 +107,7 @@ def split_ssh_arguments(arguments: Sequence[str]) -> Words:
         word = words[0]
         if word == "--":
             del words[0]
-            if not found.destination and words:
+            if found.destination is None and words:
                 found.destination = words.pop(0)
             break  # what follows is the command, dashes and all
         if word.startswith("--"):
@@ -119,12 +120,12 @@ def split_ssh_arguments(arguments: Sequence[str]) -> Words:
             del words[0]
             cluster = _split_cluster(word, words)
             found.options += cluster
-            found.late += len(cluster) if found.destination else 0
-        elif not found.destination:
+            found.late += 0 if found.destination is None else len(cluster)
+        elif found.destination is None:
             found.destination = words.pop(0)
         else:
             break
-        if found.destination and any(
+        if found.destination is not None and any(
             option.split("=")[0] == "--script" for option in found.long_options
         ):
             break  # what follows the host is the script's own, dashes and all
@@ -213,7 +214,7 @@ def read_invocation(words: Words, options: LongOptions) -> Invocation | None:
     if script == "":
         raise usage_error("--script needs the path of a Python file")
     return Invocation(
-        destination=words.destination,
+        destination=words.destination or "",
         command="" if script else " ".join(words.rest),
         ssh_options=tuple(words.options),
         late_options=words.late,

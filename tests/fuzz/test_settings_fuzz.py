@@ -69,7 +69,7 @@ def test_arguments_are_split_without_loss(arguments: list[str]) -> None:
     rest = words.rest
     assert 0 <= words.late <= len(words.options)
     assert rest == arguments[len(arguments) - len(rest) :]
-    assert set(words.long_options) | {words.destination, *rest} <= {*arguments, ""}
-    taken = len("".join(words.long_options)) + len(words.destination) + len("".join(rest))
+    assert set(words.long_options) | {words.destination, *rest} <= {*arguments, None}
+    taken = len("".join(words.long_options)) + len(words.destination or "") + len("".join(rest))
     taken += sum(1 + len(value or "") for _, value in words.options)
     assert taken <= len("".join(arguments))

@@ -59,7 +59,7 @@ def any_words(text: str) -> str:
 
 def x11_refusal(text: str) -> str:
     """Without what xssh says besides where X11 can't be had."""
-    return re.sub(r"(X11 forwarding request failed on channel 0): .*", r"\1", exact(text))
+    return re.sub(r"(X11 forwarding request failed( on channel 0)?): .*", r"\1", exact(text))
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,11 @@ class Case:
     x11: bool = False
     stderr: Normaliser = exact
     status: int = 0
+
+
+def split_words(case: Case) -> Sequence[str]:
+    """Return a case's words one by one."""
+    return shlex.split(case.words) if isinstance(case.words, str) else case.words
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ class Servers:
             self._running[name] = server
             self._started(server.process.pid)
         server = self._running[name]
-        _empty(server.home)
+        empty(server.home)
         _write_files(server.home, self._variants[name].files)
         return server
 
@@ -157,7 +162,8 @@ class Servers:
             server.stop()
 
 
-def _empty(directory: Path) -> None:
+def empty(directory: Path) -> None:
+    """Remove all that is in a directory."""
     for path in directory.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
@@ -219,14 +225,16 @@ def read_files(root: Path) -> dict[str, str]:
     return found
 
 
-def describe_differences(ours: Outcome, theirs: Outcome) -> str:
+def describe_differences(
+    ours: Outcome, theirs: Outcome, names: tuple[str, str] = ("xssh", "ssh")
+) -> str:
     """Return a text that shows where xssh's outcome is not ssh's; empty where it is the same."""
     parts = []
     for each in fields(Outcome):
         found, expected = (getattr(outcome, each.name) for outcome in (ours, theirs))
         if found != expected:
             lines = difflib.unified_diff(
-                _lines(expected), _lines(found), "ssh", "xssh", lineterm="", n=2
+                _lines(expected), _lines(found), names[1], names[0], lineterm="", n=2
             )
             parts.append(f"{each.name}:\n" + "\n".join(list(lines)[:60]))
     return "\n".join(parts)
@@ -251,7 +259,16 @@ class Bench:
         self._home = home
         self._servers = servers
         self._spawn = spawn
+        self._ports: dict[str, str] = {}
+        self.renew_ports()
+
+    def renew_ports(self) -> None:
+        """Have other free ports from now on."""
         self._ports = {name: str(free_port()) for name in _FREE_PORTS}
+
+    def fill(self, text: str, server: SshServer) -> str:
+        """Return a case's text with what ``@name@`` stands for."""
+        return _filler(self.places(server))(text)
 
     def places(self, server: SshServer) -> dict[str, str]:
         """Return what ``@name@`` stands for.
@@ -292,11 +309,7 @@ class Bench:
         fill = _filler(self.places(server))
         self._furnish(case, server, fill)
         begin = len(server.log())
-        words = shlex.split(case.words) if isinstance(case.words, str) else case.words
-        own = [] if case.bare else self._home.arguments
-        if not case.x11 and not case.bare:
-            own = [*own, "-x"]
-        argv = [*PROGRAMS[program], *own, *map(fill, words)]
+        argv = [*PROGRAMS[program], *self._first_words(case), *map(fill, split_words(case))]
         if case.shell:
             argv = ["bash", "-c", fill(case.shell), "bash", *argv]
         given = {name: fill(text) for name, text in case.env.items()}
@@ -306,7 +319,7 @@ class Bench:
             done = run(argv, stdin=case.stdin, env=env, cwd=self._home.path, timeout=_DEADLINE)
         else:
             done = self._converse(argv, env, [(fill(a), fill(b)) for a, b in case.terminal])
-        server.wait_until_idle()
+        self._settle(server)
         return Outcome(
             done.status,
             done.stdout,
@@ -315,6 +328,16 @@ class Bench:
             read_files(server.home),
             read_requests(server.log()[begin:]),
         )
+
+    def _first_words(self, case: Case) -> list[str]:
+        """Return what goes before a case's own words."""
+        if case.bare:
+            return []
+        return [*self._home.arguments, *([] if case.x11 else ["-x"])]
+
+    def _settle(self, server: SshServer) -> None:
+        """Wait until nothing of the run is left on the server."""
+        server.wait_until_idle()
 
     def _converse(
         self, argv: list[str], env: Mapping[str, str], steps: Sequence[Step]
@@ -333,7 +356,7 @@ class Bench:
     def _furnish(self, case: Case, server: SshServer, fill: Normaliser) -> None:
         """Make the client's HOME as it is before any run."""
         home = self._home
-        _empty(home.path)
+        empty(home.path)
         home.ssh.mkdir(mode=0o700)
         extra = "ForwardX11 no" if case.bare else ""
         block = server.config_text("server", known_hosts=home.known_hosts, extra=extra)

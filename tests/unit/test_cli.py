@@ -100,6 +100,8 @@ def test_long_options_stand_on_both_sides_of_the_host() -> None:
         ([], "no host given"),
         (["--"], "no host given"),
         (["-x"], "no host given"),
+        (["", "host"], "no host given"),
+        (["--", "", "host"], "no host given"),
         (["-p"], "option requires an argument -- p"),
         (["h", "-p"], "option requires an argument -- p"),
         (["-4xp"], "option requires an argument -- p"),

@@ -155,6 +155,7 @@ class SessionRide:
         if forwarding is not None:
             refusal = forwarding.explain_refusal(grants, context.session, context.settings)
             if refusal:
+                refusal = refusal.replace(" on channel 0", "", 1)  # not this passenger's, nor ssh's
                 process.tell(f"{sanitise(refusal)}\r\n".encode("utf-8", "surrogateescape"))
         await process.closed.wait()
 
