@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,42 +15,63 @@ from tests.integration._pairs import PROGRAMS, describe_difference, plain
 from tests.support.clients import ClientHome
 from tests.support.processes import Completed, end_popen, run, wait_until
 from tests.support.sshd import KeyRing, ServerOptions, SshServer
-from tests.support.warmstart import WORKER_ACCOUNT
+from tests.support.warmstart import WORKER_ACCOUNT, open_process
 
 
 class Harbour:
     """A folder, a server and a HOME that knows it as ``server``; ``path`` is where sockets go."""
 
-    def __init__(self, keys: KeyRing, **options: object) -> None:
+    def __init__(self, keys: KeyRing, account: Path | None = None, **options: object) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="xm-", dir="/tmp"))
         for name in ("home", "run", "tmp", "c"):
             (self.folder / name).mkdir(mode=0o700)
         self.home = ClientHome(
-            *(self.folder / name for name in ("home", "run", "tmp", WORKER_ACCOUNT))
+            *(self.folder / name for name in ("home", "run", "tmp")),
+            account or self.folder / WORKER_ACCOUNT,
         )
         options.setdefault("shell", "/bin/bash")
         self.server = SshServer(self.folder / "sshd", keys, ServerOptions(**options))  # type: ignore[arg-type]
         self.home.add(self.server, extra="ForwardX11 no")
         self.path = str(self.folder / "c" / "m")
-        self._masters: list[subprocess.Popen[bytes]] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
 
     def argv(self, program: str, words: Sequence[str], path: str = "") -> list[str]:
         """Return the argv of ssh or xssh that shares the connection at ``path``."""
         return [*PROGRAMS[program], *self.home.arguments, "-S", path or self.path, *words]
 
-    def open_master(self, *words: str, path: str = "", **variables: str) -> subprocess.Popen[bytes]:
-        """Start a master of ssh's and wait until it listens."""
+    def open_master(
+        self, *words: str, program: str = "ssh", path: str = "", **variables: str
+    ) -> subprocess.Popen[bytes]:
+        """Start a master of ssh's, or xssh's, and wait until it listens."""
         path = path or self.path
-        process = subprocess.Popen(
-            self.argv("ssh", ["-M", "-N", *words, "server"], path),
+        process = open_process(
+            self.argv(program, ["-M", "-N", *words, "server"], path),
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env=self.home.environment(**variables),
-            start_new_session=True,
         )
-        self._masters.append(process)
+        self._processes.append(process)
         wait_until(lambda: os.path.exists(path), what="the master")
         return process
+
+    def start(
+        self, program: str, *words: str, path: str = "", **options: int
+    ) -> subprocess.Popen[bytes]:
+        """Start a passenger and leave it running; its streams are pipes unless ``options`` say."""
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        process = open_process(
+            self.argv(program, words, path), env=self.home.environment(), **{**streams, **options}
+        )
+        self._processes.append(process)
+        return process
+
+    def connect(self, path: str = "") -> socket.socket:
+        """Return a connection to a control socket, to say anything on."""
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(15)
+        connection.connect(path or self.path)
+        return connection
 
     def run(
         self,
@@ -81,18 +103,19 @@ class Harbour:
 
     def close(self) -> None:
         """End everything."""
-        for process in self._masters:
+        for process in reversed(self._processes):
             end_popen(process)
-            if process.stderr is not None:
-                process.stderr.close()
         self.server.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @contextmanager
-def harbour(keys: KeyRing, **options: object) -> Iterator[Harbour]:
-    """Open a harbour for a while."""
-    place = Harbour(keys, **options)
+def harbour(keys: KeyRing, account: Path | None = None, **options: object) -> Iterator[Harbour]:
+    """Open a harbour for a while. ``account``: whose passwd file it uses, else one of its own.
+
+    xssh starts sooner with the one that the worker's tests share (``warmstart``).
+    """
+    place = Harbour(keys, account, **options)
     try:
         yield place
     finally:

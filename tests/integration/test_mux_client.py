@@ -21,6 +21,7 @@ from tests.integration._targets import echo, mirror, target
 from tests.support.processes import end_popen, wait_until
 from tests.support.sshd import KeyRing, free_port
 from tests.support.terminals import Terminal
+from tests.support.warmstart import WORKER_ACCOUNT
 from tests.support.xvfb import Xvfb
 from xsshpy.mux.messages import (
     Alive,
@@ -44,10 +45,13 @@ def place(key_ring: KeyRing) -> Iterator[Harbour]:
 
 
 @pytest.fixture
-def own(key_ring: KeyRing, private_places: Path) -> Iterator[Callable[..., Harbour]]:
+def own(
+    key_ring: KeyRing, private_places: Path, session_directory: Path
+) -> Iterator[Callable[..., Harbour]]:
     """Harbours of a test's own: ``own(key_options="no-pty")``."""
+    account = session_directory / WORKER_ACCOUNT
     with contextlib.ExitStack() as stack:
-        yield lambda **options: stack.enter_context(harbour(key_ring, **options))
+        yield lambda **options: stack.enter_context(harbour(key_ring, account, **options))
 
 
 CASES: list[tuple[list[str], bytes]] = [
