@@ -7,7 +7,8 @@ by itself is broken: a link that gives no answer is no link.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from xsshpy.doctor.findings import Finding, Opinion, Verdict, broken
 from xsshpy.errors import XsshError
@@ -19,25 +20,39 @@ DEADLINE = 10.0
 
 @dataclass(frozen=True)
 class Check:
-    """One thing to look at. ``needs`` names checks before it; ``deadline`` is in seconds."""
+    """One thing to look at.
+
+    ``needs`` names checks before it, which it waits for. ``explained_by`` names further ones before
+    it: it looks without waiting for them, and where one of them is broken, that explains it.
+    ``deadline`` is in seconds; ``late`` is the remedy where it passes.
+    """
 
     name: str
     title: str
     look: Callable[[], Awaitable[Opinion]]
     needs: tuple[str, ...] = ()
     deadline: float = DEADLINE
+    late: str = ""
+    explained_by: tuple[str, ...] = ()
 
 
-async def examine(checks: Sequence[Check], show: Callable[[Finding], None]) -> list[Finding]:
+async def examine(
+    checks: Sequence[Check],
+    show: Callable[[Finding], None],
+    watch: Callable[[Sequence[str]], None] = lambda _: None,
+) -> list[Finding]:
     """Return what each check found, in the order of the table; ``show`` gets each in that order,
     as soon as it and all before it are known.
 
-    ``needs`` must name checks that stand before.
+    ``needs`` and ``explained_by`` must name checks that stand before. ``watch`` gets the titles of
+    those that are looking, whenever that changes.
     """
+    looking = _Looking(watch)
     started: dict[str, asyncio.Task[Finding]] = {}
     for check in checks:
         needed = [started[name] for name in check.needs]
-        started[check.name] = asyncio.create_task(_look(check, needed))
+        reasons = [started[name] for name in check.explained_by]
+        started[check.name] = asyncio.create_task(_look(check, needed, reasons, looking))
     found: list[Finding] = []
     try:
         for task in started.values():
@@ -50,21 +65,58 @@ async def examine(checks: Sequence[Check], show: Callable[[Finding], None]) -> l
     return found
 
 
-async def _look(check: Check, needed: Sequence[asyncio.Task[Finding]]) -> Finding:
-    for finding in [await asyncio.shield(task) for task in needed]:
+class _Looking:
+    """Which checks are looking at this moment."""
+
+    def __init__(self, watch: Callable[[Sequence[str]], None]) -> None:
+        self._watch = watch
+        self._titles: list[str] = []
+
+    @contextlib.contextmanager
+    def at(self, title: str) -> Iterator[None]:
+        """Count one as looking."""
+        self._titles.append(title)
+        self._watch(tuple(self._titles))
+        try:
+            yield
+        finally:
+            self._titles.remove(title)
+            self._watch(tuple(self._titles))
+
+
+async def _look(
+    check: Check,
+    needed: Sequence[asyncio.Task[Finding]],
+    reasons: Sequence[asyncio.Task[Finding]],
+    looking: _Looking,
+) -> Finding:
+    skipped = await _find_reason(check, needed)
+    if skipped is not None:
+        return skipped
+    with looking.at(check.title):
+        opinion = await _form_opinion(check)
+    if opinion.verdict is Verdict.BROKEN:
+        skipped = await _find_reason(check, reasons)
+        if skipped is not None:
+            return skipped
+    return Finding(check.name, check.title, opinion.verdict, opinion.evidence, opinion.remedy)
+
+
+async def _find_reason(check: Check, tasks: Sequence[asyncio.Task[Finding]]) -> Finding | None:
+    """Return the check as skipped, where one of these others explains why."""
+    for finding in [await asyncio.shield(task) for task in tasks]:
         if finding.verdict is Verdict.BROKEN:
             return Finding(check.name, check.title, Verdict.SKIPPED, because=finding.title)
         if finding.verdict is Verdict.SKIPPED:
             return Finding(check.name, check.title, Verdict.SKIPPED, because=finding.because)
-    opinion = await _form_opinion(check)
-    return Finding(check.name, check.title, opinion.verdict, opinion.evidence, opinion.remedy)
+    return None
 
 
 async def _form_opinion(check: Check) -> Opinion:
     try:
         return await asyncio.wait_for(check.look(), check.deadline)
     except (TimeoutError, asyncio.TimeoutError):
-        return broken(f"no answer within {check.deadline:g} seconds")
+        return broken(f"no answer within {check.deadline:g} seconds", remedy=check.late)
     except XsshError as error:
         return describe_error(error)
     except OSError as error:

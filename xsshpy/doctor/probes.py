@@ -26,6 +26,8 @@ echo
 s shell $SHELL
 s system $(uname -s)
 s home $HOME
+s host $(uname -n)
+test -d "$HOME" || s nohome $HOME
 for f in /etc/os-release /usr/lib/os-release; do
   if test -r $f; then grep -E "^ID(_LIKE)?=" $f | while read -r l; do s release $l; done; break; fi
 done
@@ -46,24 +48,45 @@ rm -f $t 2>/dev/null
 for f in /.dockerenv /run/.containerenv; do test -e $f && s container $f; done
 command -v srun >/dev/null 2>&1 && s slurm $(command -v srun)
 test -n "$DISPLAY" && s display $DISPLAY
+test "$(cat /proc/sys/net/ipv6/conf/lo/disable_ipv6 2>/dev/null)" = 1 && s noipv6 yes
+a=".bashrc .bash_profile .profile .bash_login .zshenv .zprofile .zshrc .zlogin .cshrc .tcshrc"
+b=".login .config/fish/config.fish .ssh/environment /etc/environment"
+e="(MPLBACKEND|QT_QPA_PLATFORM|[^A-Z_]DISPLAY)"
+cd 2>/dev/null && for f in $a $b; do
+  test -r $f && grep -nE "$e" /dev/null $f
+done | head -n 20 | while read -r l; do set -f; s start $l; done
 if command -v tmux >/dev/null 2>&1; then
   d=$(tmux show-environment -g DISPLAY 2>/dev/null) && s tmux $d
 fi
 for f in /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*.conf; do
-  test -r $f && grep -iE "^ *(X11Forwarding|DisableForwarding|AddressFamily) " $f |
+  test -r $f && grep -iE "^ *(X11Forwarding|DisableForwarding|AddressFamily|MaxSessions) " $f |
   while read -r l; do s sshd $f: $l; done
 done
 s end
 """.strip()
 
 _DISPLAY = """
+s() { echo "xssh-doctor $n $*"; }
+n=$0
 echo
-echo "xssh-doctor $0 display $DISPLAY"
+s display $DISPLAY
+s node ${SLURMD_NODENAME:-$(uname -n)}
+s user $(id -u)
+f=${XAUTHORITY:-$HOME/.Xauthority}
+s authority $f
+if c=$(xauth -i -f "$f" list "$DISPLAY" 2>/dev/null </dev/null); then
+  test -n "$c" && s cookie yes
+else
+  if command -v xauth >/dev/null 2>&1; then
+    s xauth $(xauth -i -f "$f" list "$DISPLAY" 2>&1 </dev/null | head -n 1)
+  elif test -s "$f"; then s cookie yes; fi
+fi
 case ${SHELL##*/} in
-bash|zsh|dash|ash|sh|ksh|fish) "$SHELL" -l -c env </dev/null 2>/dev/null | grep ^DISPLAY= |
-while read -r l; do echo "xssh-doctor $0 login ${l#DISPLAY=}"; done;;
+bash|zsh|dash|ash|sh|ksh|fish)
+"$SHELL" -l -c env </dev/null 2>/dev/null | grep -E "^(DISPLAY|HOME)=" |
+while read -r l; do s login $l; done;;
 esac
-echo "xssh-doctor $0 end"
+s end
 """.strip()
 
 
@@ -95,13 +118,17 @@ def surroundings_command(nonce: str) -> str:
 
 
 def display_command(nonce: str) -> str:
-    """Return the command that tells which display programs see, and those of a login shell."""
+    """Return the command that tells which display programs see, and those of a login shell.
+
+    And where: ``node``, ``user`` (a number), ``authority`` (their Xauthority file), and ``cookie``
+    where that has one for the display.
+    """
     return f"sh -c '{_one_line(_DISPLAY)}' {nonce}"
 
 
 def _one_line(script: str) -> str:
     """Return a script on one line: csh takes no line end between quotes."""
-    joined = re.compile(r"(\bdo|\bthen|\belse|\bin|;;|\|)?\n\s*")
+    joined = re.compile(r"(\bdo|\bthen|\belse|\bin|;;|\||\bfish\))?\n\s*")
     return joined.sub(lambda found: f"{found[1]} " if found[1] else "; ", script)
 
 

@@ -15,6 +15,7 @@ from xsshpy.doctor.machine import LIBX11, PYTHON_TK, describe_install
 from xsshpy.doctor.probes import python_command, read_object, read_program
 from xsshpy.doctor.server_checks import ServerSide
 from xsshpy.doctor.sight import see_window
+from xsshpy.doctor.x11_checks import X11Side
 from xsshpy.ssh.environment import BACKEND_VARIABLE, decide_backend, wrap_command
 from xsshpy.values import dataclass, field
 
@@ -44,7 +45,7 @@ _TRIPS = 3
 class PythonSide:
     """What the checks of the remote Python look at."""
 
-    server: ServerSide
+    x11: X11Side
     facts: Mapping[str, object] = field(default_factory=dict)
 
     def checks(self) -> list[Check]:
@@ -82,6 +83,11 @@ class PythonSide:
                 deadline=SPEED_DEADLINE,
             ),
         ]
+
+    @property
+    def server(self) -> ServerSide:
+        """The server that it runs on."""
+        return self.x11.server
 
     @property
     def _backend(self) -> str | None:
@@ -192,11 +198,14 @@ class PythonSide:
 
     async def _prove(self) -> Opinion:
         """Open a window there and see it here."""
+        return await self.server.patiently(self._open_window)
+
+    async def _open_window(self) -> Opinion:
         from xsshpy.console import Console
         from xsshpy.ssh.capture import CapturedProcess
         from xsshpy.ssh.session import start_process
 
-        session, forwarding = self.server.host.session, self.server.forwarding
+        session, forwarding = self.server.host.session, self.x11.forwarding
         assert session is not None
         assert forwarding is not None
         nonce = secrets.token_hex(8)
@@ -205,9 +214,7 @@ class PythonSide:
         started = time.monotonic()
         sight = asyncio.create_task(see_window(forwarding.local, f"xssh doctor {nonce}"))
         try:
-            await start_process(
-                session.connection, self.server.plan(command), process, lambda: None
-            )
+            await start_process(session.connection, self.x11.plan(command), process, lambda: None)
             ended = asyncio.create_task(process.closed.wait())
             await asyncio.wait({sight, ended}, return_when=asyncio.FIRST_COMPLETED)
             ended.cancel()
@@ -246,7 +253,7 @@ class PythonSide:
         rate = len(done.out) / seconds
         slow = _NATIVE_TRIPS * trip + _NATIVE_BYTES / rate + _OWN_SECONDS
         quick = _AGENT_TRIPS * trip + _AGENT_BYTES / rate + _OWN_SECONDS
-        ours = quick if self.server.variables else slow
+        ours = quick if self.x11.variables else slow
         return well(
             f"{trip * 1000:.1f} ms there and back, at least {rate * 8 / 1e6:.0f} Mbit/s from there",
             f"first plot in about {ours:.1f} s; with ssh -X {slow:.1f} s",

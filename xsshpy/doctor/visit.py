@@ -20,6 +20,7 @@ from xsshpy.doctor.machine import read_machine
 from xsshpy.doctor.python_checks import PythonSide
 from xsshpy.doctor.report import Listing, as_json
 from xsshpy.doctor.server_checks import ServerSide
+from xsshpy.doctor.x11_checks import X11Side
 from xsshpy.preliminaries import silence_libraries
 from xsshpy.settings import Invocation
 
@@ -72,10 +73,11 @@ async def _visit_host(
     console = Console(level, environ=environ)
     host = HostSide(invocation, environ, console)
     server = ServerSide(host, environ)
-    python = PythonSide(server)
-    checks: list[Check] = [*local.checks(), *host.checks(), *server.checks(), *python.checks()]
+    x11 = X11Side(server)
+    sides = (local, host, server, x11, PythonSide(x11))
+    checks: list[Check] = [check for side in sides for check in side.checks()]
     try:
         return await examine(checks, show)
     finally:
-        await server.close()
+        await x11.close()
         await host.close()

@@ -23,6 +23,10 @@ RECEIVE_WINDOW = 4 << 20
 PACKET_SIZE = 32 << 10
 
 
+class NoSecondSessionError(AgentError):
+    """The server opens no further session on this connection."""
+
+
 class _AgentSession(asyncssh.SSHClientSession[bytes]):
     """Passes what the agent says on to whoever started it."""
 
@@ -133,7 +137,7 @@ async def open_agent_channel(
         await channel.start(command, _AgentSession(receiver), is_forced)
     except asyncssh.ChannelOpenError as error:
         reason = f"the server opens no second session: {error.reason}"
-        raise AgentError(reason, lasting=True) from None
+        raise NoSecondSessionError(reason, lasting=True) from None
     except (asyncssh.Error, OSError) as error:
         raise AgentError(f"the connection ended: {error}") from None
     return channel

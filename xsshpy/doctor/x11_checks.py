@@ -1,0 +1,319 @@
+"""X11 on the way back: by the agent, by the server, and as the programs there see it.
+
+Both ways are tried, whichever a session would take, as each explains what the other one lacks.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from xsshpy.doctor.examination import Check
+from xsshpy.doctor.findings import Opinion, broken, warning, well
+from xsshpy.doctor.machine import XAUTH, describe_install
+from xsshpy.doctor.probes import Answers, display_command, read_answers
+from xsshpy.doctor.server_checks import COMMAND_DEADLINE, ServerSide
+from xsshpy.values import dataclass, field
+from xsshpy.x11_ways import Way, X11Run, prepare_x11
+
+if TYPE_CHECKING:
+    from xsshpy.ssh.session import SessionPlan, X11Request
+    from xsshpy.x11.agent import AgentChannel, AgentReceiver
+
+XAUTH_DEADLINE = 40.0
+"""A locked Xauthority holds sshd's xauth up for twenty seconds."""
+
+_AGENT_DEADLINE = 30.0
+
+
+@dataclass
+class X11Side:
+    """What the checks of X11 look at, and the ways that they leave open.
+
+    ``variables`` are what a session's command gets by the agent, empty where that does not run;
+    ``native_display`` is the DISPLAY that sshd gives.
+    """
+
+    server: ServerSide
+    forwarding: X11Run | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    native_display: str = ""
+    _agent_evidence: tuple[str, ...] = ()
+    _said: list[str] = field(default_factory=list)
+
+    def checks(self) -> list[Check]:
+        """Return the checks, each after those it needs."""
+        return [
+            Check(
+                "x11.wanted",
+                "X11 wanted",
+                self._look_at_wish,
+                needs=("local.cookie", "host.login"),
+            ),
+            Check(
+                "x11.agent",
+                "X11 by the agent",
+                self._look_at_agent,
+                needs=("x11.wanted", "server.command"),
+                deadline=_AGENT_DEADLINE,
+            ),
+            Check(
+                "x11.native",
+                "X11 by sshd",
+                self._look_at_native,
+                needs=("x11.wanted", "server.command"),
+                deadline=XAUTH_DEADLINE,
+            ),
+            Check(
+                "x11.way",
+                "way of X11",
+                self._look_at_way,
+                needs=("x11.agent", "x11.native"),
+                explained_by=("server.sessions",),
+            ),
+            Check(
+                "session.display",
+                "DISPLAY there",
+                self._look_at_display,
+                needs=("x11.way",),
+                deadline=COMMAND_DEADLINE,
+            ),
+        ]
+
+    async def close(self) -> None:
+        """End what was opened."""
+        if self.forwarding is not None:
+            await self.forwarding.close()
+
+    async def _look_at_wish(self) -> Opinion:
+        settings = self.server.host.settings
+        assert settings is not None
+        self.forwarding = await prepare_x11(
+            self.server.host.invocation,
+            settings,
+            self.server.environ,
+            self.server.host.console,
+            self._said.append,
+        )
+        if self.forwarding is None:
+            return broken(
+                "X11 forwarding is off: -x, --x11 off, or ForwardX11 no in ssh_config",
+                *self._said,
+                remedy="-X for this host, or take ForwardX11 no out",
+            )
+        return well("as " + ("trusted (-Y)" if settings.forward_x11_trusted else "untrusted (-X)"))
+
+    async def _look_at_agent(self) -> Opinion:
+        assert self.forwarding is not None
+        if self.forwarding.agent is None:
+            return well("not tried: --x11 native")
+        if self.server.has_one_session:
+            return well("not tried: it takes a session of its own")
+        reason = await self._start_agent()
+        if not reason:
+            return well(f"display {self.variables['DISPLAY']}")
+        lines = (reason, *self._agent_evidence)
+        give = broken if self.forwarding.native is None else warning
+        return give(*lines, remedy=self._agent_remedy())
+
+    async def _start_agent(self) -> str:
+        """Start the agent; return why it does not run, or nothing."""
+        from xsshpy.ssh.agent_channel import open_agent_channel
+        from xsshpy.x11.agent import AgentError
+
+        session, forwarding = self.server.host.session, self.forwarding
+        assert session is not None
+        assert forwarding is not None
+        assert forwarding.agent is not None
+
+        async def open_channel(command: str, receiver: AgentReceiver) -> AgentChannel:
+            is_forced = session.login.is_command_forced
+            return await self.server.patiently(
+                lambda: open_agent_channel(session.connection, command, receiver, is_forced)
+            )
+
+        try:
+            display = await forwarding.agent.start(open_channel, known=True)
+        except AgentError as error:
+            self._agent_evidence = error.evidence[-2:]
+            return error.reason
+        self.variables = display.variables
+        return ""
+
+    def _agent_remedy(self) -> str:
+        if not self.server.answers.first_of("python"):
+            return "a Python 3.6 or later on the server, for the quick way"
+        return "xssh -v shows what the remote Python said"
+
+    async def _look_at_native(self) -> Opinion:
+        from xsshpy.ssh.session import SessionPlan
+
+        assert self.forwarding is not None
+        request = self.forwarding.x11_request()
+        if request is None or self.forwarding.native is None:
+            return well("not tried: --x11 agent")
+        if self.server.answers.all_of("lock"):
+            return self._native_verdict(
+                "not tried: sshd's xauth would wait twenty seconds for the lock in the home folder",
+                remedy=f"rm -f {' '.join(self.server.answers.all_of('lock'))}",
+            )
+        session = self.server.host.session
+        assert session is not None
+        session.connection.accept_x11 = self.forwarding.native.accept
+        nonce = secrets.token_hex(8)
+        done = await self.server.run(SessionPlan(command=display_command(nonce), x11=request))
+        seen = read_answers(done.out, nonce)
+        self.native_display = seen.first_of("display")
+        if not done.grants.x11:
+            return self._explain_refusal()
+        if not self.native_display:
+            return self._native_verdict(
+                "granted, and DISPLAY is empty: a start file unsets it",
+                *self._start_lines("DISPLAY"),
+                remedy="look for DISPLAY in the start files of the remote shell",
+            )
+        if not seen.first_of("cookie"):
+            return self._explain_missing_cookie(seen)
+        lines = [f"display {self.native_display}"]
+        if not self.native_display.startswith("localhost:"):
+            lines.append("X11UseLocalhost no: the network there can reach the display's port")
+        return well(*lines)
+
+    def _start_lines(self, name: str) -> tuple[str, ...]:
+        """Return the lines of start files that speak of a variable."""
+        return tuple(line for line in self.server.answers.all_of("start") if name in line)[:3]
+
+    def _explain_missing_cookie(self, seen: Answers) -> Opinion:
+        """The display is granted, and xauth has put down no cookie for it."""
+        rc = self.server.answers.all_of("rc")
+        if rc:
+            return self._native_verdict(
+                f"{rc[0]} is there, so sshd leaves the cookie to it, and it does not call xauth",
+                remedy=f"call xauth in {rc[0]}, as sshd(8) shows under SSHRC",
+            )
+        state = self.server.answers.first_of("writable")
+        why = {"no": ", which can't be written to", "full": ": the disk or the quota is full"}
+        return self._native_verdict(
+            f"sshd's xauth left no cookie in {seen.first_of('authority')}{why.get(state, '')}",
+            *seen.all_of("xauth"),
+            remedy="touch ~/.Xauthority on the server, and see what it says",
+        )
+
+    def _native_verdict(self, *lines: str, remedy: str) -> Opinion:
+        """A way that is closed is only a warning where there is another one."""
+        assert self.forwarding is not None
+        give = broken if self.forwarding.agent is None else warning
+        return give(*lines, remedy=remedy)
+
+    def _explain_refusal(self) -> Opinion:
+        from xsshpy.x11.refusal import find_reason
+
+        session = self.server.host.session
+        assert session is not None
+        said = find_reason(session.login.remote_messages)
+        if "xauth" in said.lower() or not self.server.answers.first_of("xauth"):
+            return self._native_verdict(
+                said or "refused: there is no xauth on the server",
+                remedy=f"{describe_install(self.server.family, XAUTH)} on the server",
+            )
+        if "key options" in said:
+            return self._native_verdict(
+                said, remedy="take no-X11-forwarding or restrict off this key in authorized_keys"
+            )
+        lines = [
+            line
+            for line in self.server.answers.all_of("sshd")
+            if re.search(r"(?i)X11Forwarding\s+no|DisableForwarding\s+yes", line)
+        ]
+        if self.server.answers.first_of("noipv6") and not lines:
+            return self._native_verdict(
+                said or "the server refuses, and does not say why",
+                "IPv6 is switched off on its loopback interface, where sshd wants it for X11",
+                remedy="AddressFamily inet in sshd_config on the server, and reload sshd",
+            )
+        return self._native_verdict(
+            said or "the server refuses, and does not say why",
+            *lines,
+            remedy="X11Forwarding yes in sshd_config on the server, and reload sshd",
+        )
+
+    async def _look_at_way(self) -> Opinion:
+        way = self.server.way
+        if self.variables:
+            return well("the agent: most answers are given on the server itself")
+        if self.native_display and way is not Way.AGENT:
+            return well("sshd's own channels: each answer takes a round trip")
+        return broken(
+            "neither the agent nor sshd gives a display; see the two checks above",
+            remedy="what the first of them says",
+        )
+
+    async def _look_at_display(self) -> Opinion:
+        """Does the display reach a program, or does a start file put another in its place?"""
+        nonce = secrets.token_hex(8)
+        done = await self.server.run(self.plan(display_command(nonce)))
+        answers = read_answers(done.out, nonce)
+        found, login = answers.first_of("display"), _login_display(answers)
+        wanted = self.variables.get("DISPLAY", self.native_display)
+        if found != wanted and self.variables:
+            return broken(
+                f"DISPLAY is {found or 'empty'} for programs, where {wanted} was set",
+                *self._start_lines("DISPLAY"),
+                remedy="look for DISPLAY in the start files of the remote shell",
+            )
+        if not found:
+            return broken(
+                "DISPLAY is empty for programs",
+                *self._start_lines("DISPLAY"),
+                remedy="look for DISPLAY in the start files of the remote shell",
+            )
+        if login is not None and login != found:
+            return warning(
+                f"DISPLAY becomes {login or 'empty'} in login shells, where {found} was set",
+                *self._start_lines("DISPLAY"),
+                remedy="take DISPLAY out of the login shell's start files",
+            )
+        return self._judge_surroundings(found)
+
+    def _judge_surroundings(self, display: str) -> Opinion:
+        stale = self.server.answers.first_of("tmux").removeprefix("DISPLAY=")
+        if stale.startswith("localhost:") and stale != display:
+            return warning(
+                f"tmux on the server still has DISPLAY={stale}, of another session",
+                remedy="in its windows: export DISPLAY and XAUTHORITY as in a new session",
+            )
+        lines = [display]
+        if self.server.answers.first_of("container"):
+            lines.append("the server is a container; programs in others do not see its localhost")
+        if self.server.answers.first_of("slurm"):
+            lines.append("Slurm: srun --x11 takes this display along")
+        if self.server.answers.first_of("system") == "Darwin":
+            lines.append("a Mac: Tk draws on its own screen; take Qt or --backend QtAgg")
+        return well(*lines)
+
+    def plan(self, command: str, backend: str | None = None) -> SessionPlan:
+        """Return the plan of a command that has the display a session would have."""
+        from xsshpy.ssh.session import SessionPlan
+
+        request: X11Request | None = None
+        if not self.variables and self.forwarding is not None:
+            request = self.forwarding.x11_request()
+        variables = self.variables
+
+        async def have_display() -> Mapping[str, str] | None:
+            return variables or None
+
+        return SessionPlan(
+            command=command,
+            x11=request,
+            backend=backend,
+            start_agent=have_display if variables else None,
+        )
+
+
+def _login_display(answers: Answers) -> str | None:
+    """Return DISPLAY as a login shell has it, empty where it has none; None if that isn't known."""
+    found = dict(line.partition("=")[::2] for line in answers.all_of("login"))
+    return found.get("DISPLAY", "") if found else None
