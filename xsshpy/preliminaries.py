@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 
 from xsshpy.console import Console, LogLevel
-from xsshpy.errors import EXIT_FAILURE, SettingsError, UnreachableError, XsshError
+from xsshpy.errors import EXIT_FAILURE, ConnectError, SettingsError, UnreachableError, XsshError
 from xsshpy.logfile import SystemLog, open_log_file
 from xsshpy.settings import Invocation, Settings
 from xsshpy.streams import STDERR, STDIN, Streams, decide_streams
@@ -78,9 +78,13 @@ def is_passenger_next(invocation: Invocation, settings: Settings) -> bool:
     return settings.session_type != "none" or invocation.value_of("W") is not None
 
 
-def explain_failure(console: Console, error: Exception) -> int:
+def explain_failure(console: Console, error: Exception, invocation: Invocation) -> int:
     """Say what went wrong and return the exit status."""
     if isinstance(error, XsshError):
+        if isinstance(error, ConnectError) and error.remedy:
+            from xsshpy.invitation import invite
+
+            error.remedy = f"{error.remedy}; {invite(invocation)}"
         if error.message:  # ForwardError has been told for each forward
             unreachable = isinstance(error, UnreachableError)
             console.report(error, LogLevel.ERROR if unreachable else LogLevel.FATAL)

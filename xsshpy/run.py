@@ -139,7 +139,7 @@ async def _tell(task: _Task) -> int:
     except _ForkFirst:
         raise
     except Exception as error:
-        return explain_failure(console, error)
+        return explain_failure(console, error, task.invocation)
 
 
 async def _tell_story(task: _Task, console: Console) -> int:

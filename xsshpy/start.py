@@ -46,7 +46,7 @@ def start(invocation: Invocation, environ: Mapping[str, str]) -> int:
             settings = _share(invocation, settings, console, environ)
             ride = try_master(invocation, settings, console, environ)
     except Exception as error:
-        return explain_failure(console, error)
+        return explain_failure(console, error, invocation)
     if ride.status is not None:
         return ride.status
     if ride.passage is not None:
@@ -124,7 +124,7 @@ def _start_behind_master(
         if ride.status is None:
             raise ConnectError("Failed to connect to new control master")
     except Exception as error:
-        return explain_failure(console, error)
+        return explain_failure(console, error, invocation)
     return ride.status
 
 

@@ -56,6 +56,7 @@ class X11Run:
     """X11 in one run, from the proof of the display to its end.
 
     ``native`` and ``agent`` are the ways that may be taken; ``failure`` says why the agent was not.
+    ``more`` gives the words that say how to find out more.
     All sessions of one connection have their windows through the same agent.
     """
 
@@ -64,6 +65,7 @@ class X11Run:
     agent: AgentForwarding | None
     environ: Mapping[str, str]
     console: Console
+    more: Callable[[], str]
     failure: AgentError | None = None
     _has_started: bool = False
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -185,7 +187,7 @@ class X11Run:
             return ""
         from xsshpy.x11.refusal import explain_refused_request
 
-        line = explain_refused_request(session.login.remote_messages, settings.host)
+        line = explain_refused_request(session.login.remote_messages, settings.host, self.more())
         if self.failure is not None:
             line += f" (nor by xssh's agent: {self.failure.reason})"
         return line
@@ -229,7 +231,7 @@ async def prepare_x11(
         console.debug(1, "X11 forwarding is off: another program speaks over this command")
         return None
     way = way if not spoken_over else Way.NATIVE
-    return await _prepare_ways(way, wish, settings, environ, console, report)
+    return await _prepare_ways(way, wish, settings, environ, console, report, invocation)
 
 
 async def prepare_shared_x11(
@@ -246,7 +248,7 @@ async def prepare_shared_x11(
     if not wish.forward or way is Way.OFF:
         console.debug(1, "X11 forwarding is off: -x, ForwardX11 no or --x11 off")
         return None
-    return await _prepare_ways(way, wish, settings, environ, console, console.notice)
+    return await _prepare_ways(way, wish, settings, environ, console, console.notice, invocation)
 
 
 async def _prepare_ways(
@@ -256,23 +258,33 @@ async def _prepare_ways(
     environ: Mapping[str, str],
     console: Console,
     report: Callable[[str], None],
+    invocation: Invocation,
 ) -> X11Run | None:
     from xsshpy.x11.local import LocalDisplay, X11Policy
 
-    policy = X11Policy(wish.trusted, wish.explicit, settings.forward_x11_timeout)
+    def more() -> str:
+        from xsshpy.invitation import invite  # nobody needs it who has a display
+
+        return invite(invocation)
+
+    policy = X11Policy(wish.trusted, wish.explicit, settings.forward_x11_timeout, more)
     try:
         local = await LocalDisplay.prepare(environ, policy, report)
     except DisplayError as error:
         if wish.explicit or environ.get("DISPLAY") or os.isatty(STDERR):
-            report(error.summary())
+            report(f"{error.summary()}; {more()}")
         else:  # cron, CI: nobody asked for X11 or reads this, and programs take stderr for failure
             console.debug(1, error.summary())
         return None
-    return _open_ways(way, local, environ, console)
+    return _open_ways(way, local, environ, console, more)
 
 
 def _open_ways(
-    way: Way, local: LocalDisplay, environ: Mapping[str, str], console: Console
+    way: Way,
+    local: LocalDisplay,
+    environ: Mapping[str, str],
+    console: Console,
+    more: Callable[[], str],
 ) -> X11Run:
     native = agent = None
     if way is not Way.AGENT:
@@ -281,7 +293,7 @@ def _open_ways(
         native = NativeForwarding(local)
     if way is not Way.NATIVE:
         agent = _open_agent(local, environ, console)
-    return X11Run(local, native, agent, environ, console)
+    return X11Run(local, native, agent, environ, console, more)
 
 
 def _open_agent(

@@ -254,6 +254,29 @@ def test_the_way_there(
             assert found.verdict("proof.window") == "skipped"
 
 
+def test_messages_name_the_doctors_command(
+    make_sshd: Callable[..., SshServer], doctor: Doctor
+) -> None:
+    """For this host, as it was typed: where there is no connection, no display, no X11."""
+    doctor.home.add(make_sshd(x11=False))
+    config, port = doctor.home.arguments, str(free_port())
+    display = doctor.home.environment(doctor.xvfb)
+    for words, more, shown in (
+        (["-p", port, "server"], {}, f"-p {port} server"),
+        (["-oHostName=nosuch.invalid", "server"], {}, "-o HostName=nosuch.invalid server"),
+        (["server", "true"], {"DISPLAY": ":64321"}, "server"),
+        (["--x11", "native", "server", "true"], {}, "--x11 native server"),
+    ):
+        done = run([*xssh_command(), *config, *words], env={**display, **more}, timeout=60)
+        command = f"xssh --doctor {config[0]} {config[1]} {shown} looks at the whole way"
+        assert done.stderr.splitlines()[-1].endswith(f"; {command}"), done.stderr
+        assert done.stderr.count("xssh --doctor") == 1
+    words = ["-oPubkeyAuthentication=no", "-oBatchMode=yes", "server"]
+    done = run([*xssh_command(), *config, *words], env=display, timeout=60)
+    assert "Permission denied" in done.stderr
+    assert "--doctor" not in done.stderr
+
+
 # --- The server --------------------------------------------------------------------------------
 
 

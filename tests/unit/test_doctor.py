@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.tools import require_tool
+from xsshpy.arguments import read_invocation, read_long_options, split_ssh_arguments
 from xsshpy.doctor.examination import Check, examine
 from xsshpy.doctor.findings import Finding, Opinion, Verdict, broken, warning, well
 from xsshpy.doctor.local_causes import explain_dead, explain_refused
@@ -27,6 +28,7 @@ from xsshpy.doctor.probes import (
 )
 from xsshpy.doctor.report import Listing, as_json, conclude
 from xsshpy.errors import DisplayError
+from xsshpy.invitation import doctor_command
 from xsshpy.x11.display import parse_display
 
 NONCE = "0123456789abcdef"
@@ -291,6 +293,31 @@ def test_a_plain_local_display_has_nothing_to_do_with_its_surroundings(tmp_path:
     found = explain_dead({}, machine, parse_display("localhost:9"), "", plain)
     assert found == plain
     assert explain_refused({}, LINUX, plain) == plain
+
+
+# --- The command that messages name ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "named"),
+    [
+        (["host"], "xssh --doctor host"),
+        (["-p", "2222", "-v", "me@host", "make plots"], "xssh --doctor -p 2222 me@host"),
+        (["-XC", "-L8080:x:80", "-t", "host"], "xssh --doctor -X -C host"),
+        (["-oProxyCommand=nc %h 22", "host"], "xssh --doctor -o 'ProxyCommand=nc %h 22' host"),
+        (["-i", "~/a key", "--x11", "native", "h"], "xssh --doctor -i '~/a key' --x11 native h"),
+        (["-J", "a,b", "host", "-p", "9"], "xssh --doctor -J a,b -p 9 host"),
+        (["-oA=" + "x" * 500, "host"], "xssh --doctor host"),
+        (["h$(reboot)"], "xssh --doctor 'h$(reboot)'"),
+    ],
+)
+def test_the_command_is_as_it_was_typed(typed: list[str], named: str) -> None:
+    words = split_ssh_arguments(typed)
+    options = read_long_options(words.long_options, {})
+    assert options is not None
+    invocation = read_invocation(words, options)
+    assert invocation is not None
+    assert doctor_command(invocation) == named
 
 
 # --- Probes ------------------------------------------------------------------------------------

@@ -210,7 +210,7 @@ class PythonSide:
         assert forwarding is not None
         nonce = secrets.token_hex(8)
         command = python_command(self._program_interpreter, "proof_window", nonce)
-        process = CapturedProcess(Console())
+        process, has_begun = CapturedProcess(Console()), False
         started = time.monotonic()
         sight = asyncio.create_task(see_window(forwarding.local, f"xssh doctor {nonce}"))
         try:
@@ -231,8 +231,9 @@ class PythonSide:
         finally:
             sight.cancel()
             process.write_eof()
-            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
-                await asyncio.wait_for(process.closed.wait(), 5.0)
+            if has_begun:
+                with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+                    await asyncio.wait_for(process.closed.wait(), 5.0)
             process.end()
             await asyncio.gather(sight, return_exceptions=True)
         by = (read_object(bytes(process.out), nonce) or {}).get("by", "")

@@ -100,7 +100,7 @@ class X11Side:
         if self.forwarding is None:
             return broken(
                 "X11 forwarding is off: -x, --x11 off, or ForwardX11 no in ssh_config",
-                *self._said,
+                *(line.partition("; try: ")[0] for line in self._said),
                 remedy="-X for this host, or take ForwardX11 no out",
             )
         return well("as " + ("trusted (-Y)" if settings.forward_x11_trusted else "untrusted (-X)"))

@@ -29,11 +29,15 @@ _CONNECT_DEADLINE = 15.0
 
 @dataclass(frozen=True)
 class X11Policy:
-    """What the user's settings say about X11; ``timeout`` is ForwardX11Timeout in seconds."""
+    """What the user's settings say about X11; ``timeout`` is ForwardX11Timeout in seconds.
+
+    ``more`` gives the words that say how to find out more, where the display does not work.
+    """
 
     trusted: bool
     explicit: bool
     timeout: int
+    more: Callable[[], str]
 
 
 class LocalDisplay:
@@ -121,7 +125,8 @@ class LocalDisplay:
             timeout=self._policy.timeout,
         )
         for line in decision.lines:
-            self.report(line)
+            refused = isinstance(decision, Refusal)
+            self.report(f"{line}; {self._policy.more()}" if refused else line)
         if isinstance(decision, Access) and decision.expires_after is not None:
             self._expires = asyncio.get_running_loop().time() + decision.expires_after
         return decision

@@ -9,16 +9,16 @@ from collections.abc import Sequence
 _ABOUT_X11 = re.compile(r"(?i)\bx11 forwarding\b|forward x11|\bxauth\b|\bx11 display\b")
 
 
-def explain_refused_request(remote_messages: Sequence[str], host: str) -> str:
+def explain_refused_request(remote_messages: Sequence[str], host: str, more: str) -> str:
     """Return one line: ssh's words, the server's reason, and what to do.
 
     ``remote_messages`` are the debug messages that the server sent (RFC 4253 §11.3); sshd puts
-    its reason there, but gives none for ``X11Forwarding no``.
+    its reason there, but gives none for ``X11Forwarding no``. ``more`` says how to find out more.
     """
     reason = find_reason(remote_messages) or "the server does not allow it (X11Forwarding no?)"
     return (
         f"X11 forwarding request failed on channel 0: {reason}; "
-        f"try: {_remedy(reason, host)}; xssh --doctor {host} looks at the whole way"
+        f"try: {_remedy(reason, host)}; {more}"
     )
 
 
