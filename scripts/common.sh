@@ -82,6 +82,7 @@ ip           iproute2                iproute                          -
 script       bsdutils                util-linux                       -
 zsh          zsh                     zsh                              -
 fish         fish                    fish                             fish
+mandoc       mandoc                  mandoc                           mandoc
 csh          csh                     tcsh                             -
 tcsh         tcsh                    tcsh                             -
 dash         dash                    dash                             -

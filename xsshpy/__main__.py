@@ -75,6 +75,11 @@ def parse_command_line(arguments: Sequence[str]) -> Invocation | None:
     if words.long_options == ["--version"] and not os.environ.get(BACKEND_VARIABLE):
         sys.stdout.write(f"xssh {__version__}\n")
         return None
+    if words.long_options and words.long_options[0].startswith(("--completion", "--man")):
+        from xsshpy.answers import answer
+
+        if answer(words.long_options, os.environ):
+            return None
     from xsshpy.cli import ask_click  # it takes 30 ms to import
 
     return ask_click(words)

@@ -72,7 +72,7 @@ BACKEND_PATTERN = r"[A-Za-z0-9_.:/+-]+"
 BACKEND_VARIABLE = "XSSH_BACKEND"
 WAYS = ("auto", "agent", "native", "off")
 
-LONG_OPTIONS_WITH_VALUE = ("--script", "--python", "--backend", "--x11", "--share")
+LONG_OPTIONS_WITH_VALUE = ("--script", "--python", "--backend", "--x11", "--share", "--completion")
 
 
 def usage_error(text: str) -> UsageError:
@@ -181,6 +181,8 @@ def read_long_options(words: Sequence[str], environ: Mapping[str, str]) -> LongO
             stats = True
         else:
             return None
+    if "--completion" in values:
+        return None
     backend = values.get("--backend", environ.get(BACKEND_VARIABLE) or None)
     x11 = values["--x11"].lower() if "--x11" in values else None
     if backend is not None and not re.fullmatch(BACKEND_PATTERN, backend):

@@ -6,6 +6,7 @@ SSH: help and usage errors answer at once.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from typing import TypeVar
@@ -25,7 +26,7 @@ from xsshpy.arguments import (
     usage_error,
 )
 from xsshpy.errors import EXIT_FAILURE
-from xsshpy.long_options import LONG_OPTIONS
+from xsshpy.long_options import LONG_OPTIONS, SHELLS
 from xsshpy.settings import Invocation
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., object])
@@ -98,6 +99,8 @@ def _option(
 @_option("stats")
 @_option("doctor")
 @_option("json", "as_json")
+@_option("completion", type=click.Choice(SHELLS))
+@_option("man", "show_man")
 @_option("version", "show_version")
 @_option("help", "show_help")
 @click.pass_context
@@ -111,6 +114,8 @@ def command_line(
     stats: bool,
     doctor: bool,
     as_json: bool,
+    completion: str | None,
+    show_man: bool,
     show_version: bool,
     show_help: bool,
 ) -> Invocation | None:
@@ -120,6 +125,14 @@ def command_line(
         return None
     if show_help:
         click.echo(ctx.get_help())
+        return None
+    if show_man or completion is not None:
+        from xsshpy.answers import print_completion, show_manual
+
+        if completion is not None:
+            print_completion(completion)
+        else:
+            show_manual(os.environ)
         return None
     options = LongOptions(script, python, backend, x11, stats, doctor, as_json, share)
     return read_invocation(ctx.obj, options)

@@ -1,4 +1,4 @@
-"""xssh's own options, as `--help` names them: one table.
+"""xssh's own options, as `--help`, the completions and the manual name them: one table.
 
 ssh's are in :mod:`arguments`, which every start reads; this one only those who ask need. Pure.
 """
@@ -6,6 +6,9 @@ ssh's are in :mod:`arguments`, which every start reads; this one only those who 
 from __future__ import annotations
 
 from collections.abc import Mapping
+
+SHELLS = ("bash", "zsh", "fish")
+"""Those for which there are completions."""
 
 LONG_OPTIONS: Mapping[str, tuple[str, str]] = {
     "script": ("FILE", "run a local Python file on the remote host; it stays here"),
@@ -27,6 +30,8 @@ LONG_OPTIONS: Mapping[str, tuple[str, str]] = {
     "stats": ("", "say at the end what each X client did"),
     "doctor": ("", "find out what is wrong: here, or with a host the whole way"),
     "json": ("", "what --doctor finds, as JSON"),
+    "completion": ("SHELL", "print what completes command lines in bash, zsh or fish, and exit"),
+    "man": ("", "show the manual and exit"),
     "version": ("", "show the version and exit"),
     "help": ("", "show this text and exit"),
 }

@@ -108,6 +108,8 @@ def check(loaded: set[str], most: tuple[int, int], forbidden: frozenset[str]) ->
         (["-Q", "cipher"], 0, (37, 10), ()),
         (["-G", "host"], 0, (37, 10), ()),
         (["--version"], 0, (37, 10), ()),
+        (["--completion", "bash"], 0, (38, 14), ()),
+        (["--man"], 0, (60, 13), ()),
         (["-p"], 255, (37, 10), ()),
         ([], 255, (37, 10), ()),
         (["--help"], 0, (70, 25), ("click",)),
