@@ -17,9 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.asyncserver import Policy
 from tests.support.clients import ClientHome
 from tests.support.processes import run, xssh_command
-from tests.support.sshd import SshServer, free_port
+from tests.support.shellserver import ShellServer
+from tests.support.sshd import KeyRing, SshServer, free_port
+from tests.support.terminals import Terminal
 from tests.support.tools import require_tool, skip_or_fail
 from tests.support.xvfb import Xvfb
 
@@ -65,6 +68,7 @@ class Doctor:
     def visit(self, *words: str) -> Diagnosis:
         argv = [*xssh_command(self.before), *self.home.arguments, "--doctor", "--json", *words]
         done = run(argv, env=self.home.environment(self.xvfb, **self.variables), timeout=90)
+        assert done.stdout, done.stderr
         found = json.loads(done.stdout)
         assert found["schema"] == 1
         by_name = {each["name"]: each for each in found["findings"]}
@@ -387,6 +391,87 @@ def test_tmux_there_keeps_an_old_display(
         subprocess.run(["tmux", "kill-server"], env=here, check=True)
     assert without_python(found.not_well) == {"session.display": "warning"}
     assert "tmux on the server still has DISPLAY=localhost:99.0" in found.text("session.display")
+
+
+@pytest.fixture
+def make_shell_server(
+    key_ring: KeyRing, doctor: Doctor, private_places: Path
+) -> Iterator[Callable[..., ShellServer]]:
+    """Start servers that aren't OpenSSH; each is called ``other``."""
+    servers: list[ShellServer] = []
+
+    def make(banner: str = "", **options: object) -> ShellServer:
+        home = private_places / "other"
+        home.mkdir(mode=0o700)
+        policy = Policy(
+            keys=(key_ring.client_key.with_suffix(".pub"),),
+            version="dropbear_2022.83",
+            banner=banner,
+        )
+        environment = {"HOME": str(home), "PATH": os.environ["PATH"], "SHELL": "/bin/sh"}
+        servers.append(
+            ShellServer(
+                policy, key_ring.host_keys["ed25519"], key_ring.client_key, environment, **options
+            )  # type: ignore[arg-type]
+        )
+        home = doctor.home
+        with home.config.open("a") as file:
+            file.write(servers[-1].config_text("other", known_hosts=home.known_hosts))
+        with home.known_hosts.open("a") as file:
+            file.write(servers[-1].known_hosts_lines())
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+def test_a_server_that_is_not_openssh(
+    doctor: Doctor, make_shell_server: Callable[..., ShellServer]
+) -> None:
+    make_shell_server()
+    found = doctor.visit("other", PYTHON)
+    assert without_python(found.not_well) == {
+        "server.software": "warning",
+        "x11.native": "warning",
+    }, found
+    assert "dropbear_2022.83: not OpenSSH" in found.text("server.software")
+    assert "not every SSH server forwards X11" in found.text("x11.native")
+    assert "opened there (Tk" in found.text("proof.window")
+
+
+def test_what_hangs_has_an_end(
+    doctor: Doctor, make_shell_server: Callable[..., ShellServer]
+) -> None:
+    """The command, or what comes after it."""
+    doctor.before = "import xsshpy.doctor.server_checks as s; s.COMMAND_DEADLINE = 1.0"
+    make_shell_server(most_sessions=0)
+    found = doctor.visit("other", PYTHON)
+    assert found.cause == "server.command"
+    assert "no answer within 1 seconds" in found.text("server.command")
+    assert "start files" in found.text("server.command")
+    assert found.not_well == {"server.software": "warning", "server.command": "broken"}
+
+
+def test_hostile_words_are_harmless(
+    make_shell_server: Callable[..., ShellServer],
+    doctor: Doctor,
+    spawn_in_pty: Callable[..., Terminal],
+) -> None:
+    """In a narrow terminal, where the list is live."""
+    evil = "\x1b]0;owned\x07\x1b[2J\u202e"
+    make_shell_server(banner=evil, prefix=f"{evil} {'long ' * 99}\n".encode())
+    argv = [*xssh_command(), *doctor.home.arguments, "--doctor", "other"]
+    terminal = spawn_in_pty(argv, env=doctor.home.environment(doctor.xvfb), cols=40)
+    assert terminal.wait(60) in (0, 1)
+    text = terminal.output.decode()
+    assert "\\033]0;owned\\007" in text
+    escapes = set(re.findall(r"\x1b[^a-zA-Z]*[a-zA-Z]", text))
+    assert escapes <= {"\x1b[K", "\x1b[0m", "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[2m"}
+    assert "\u202e" not in text and "\x07" not in text
+    lines = re.sub(r"\r\x1b\[K|\x1b\[\d*m", "\r", text).replace("\r", "\n").splitlines()
+    assert max(map(len, (line for line in lines if "\\033" not in line))) <= 40
+    assert "  ...      " in text  # what it was looking at
 
 
 # --- The Python there --------------------------------------------------------------------------

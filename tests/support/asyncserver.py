@@ -242,12 +242,16 @@ class AsyncServer:
         future = asyncio.run_coroutine_threadsafe(function(), self._loop)
         return future.result(STOP_SECONDS)
 
+    async def serve(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        """Do what a session asks for."""
+        await _serve(process)
+
     async def _listen(self) -> asyncio.Server:
         extra = {"server_version": self.policy.version} if self.policy.version else {}
         options = asyncssh.SSHServerConnectionOptions(
             server_factory=lambda: _Owner(self.policy, self.log),
             server_host_keys=[str(self._host_key)],
-            process_factory=_serve,
+            process_factory=self.serve,
             encoding=None,
             gss_host=None,
             **extra,

@@ -97,11 +97,13 @@ def test_a_check_that_hangs_or_fails_is_broken() -> None:
         Check("a", "A", hang, deadline=0.01),
         check("b", DisplayError("xssh: X11: no", evidence=("  here",), remedy="that")),
         check("c", ConnectionRefusedError(111, "Connection refused")),
+        check("d", KeyError("x")),
     )
     assert [(each.verdict, each.evidence, each.remedy) for each in found] == [
         (Verdict.BROKEN, ("no answer within 0.01 seconds",), ""),
         (Verdict.BROKEN, ("X11: no", "here"), "that"),
         (Verdict.BROKEN, ("Connection refused",), ""),
+        (Verdict.BROKEN, ("KeyError: 'x'",), ""),
     ]
 
 
@@ -129,20 +131,65 @@ def test_the_list_fits_80_columns_and_ends_with_the_cause() -> None:
     assert lines[-1] == "three: it is broken. Try: mend it"
 
 
-def test_colour_only_on_a_terminal_that_wants_it() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Screen(io.StringIO):
+    """A terminal."""
 
-    for environ, coloured in (
-        ({"TERM": "xterm"}, True),
-        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
-        ({"TERM": "dumb"}, False),
-        ({}, False),
-    ):
-        stream = Terminal()
-        Listing(stream, environ).write_finding(FOUND[0])
-        assert ("\x1b[" in stream.getvalue()) == coloured
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("environ", "coloured", "live"),
+    [
+        ({"TERM": "xterm"}, True, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False, True),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True, True),
+        ({"TERM": "dumb"}, False, False),
+        ({}, False, False),
+    ],
+)
+def test_colour_and_life_only_on_a_terminal_that_has_them(
+    environ: dict[str, str], coloured: bool, live: bool
+) -> None:
+    stream = Screen()
+    listing = Listing(stream, environ)
+    listing.show_progress(["one", "two"])
+    listing.write_finding(FOUND[0])
+    assert ("\x1b[32m" in stream.getvalue()) == coloured
+    assert ("\r\x1b[K  ...      one, two" in stream.getvalue()) == live
+    assert ("\x1b" in stream.getvalue()) == live
+    listing.show_progress([])
+    with listing.hide():
+        listing.show_progress(["three"])
+    assert stream.getvalue().count("three") == int(live)  # not while it is hidden
+    listing.write_conclusion(FOUND[:1])
+    assert stream.getvalue().endswith("\n\nAll is well.\n" if not live else "All is well.\n")
+
+
+@pytest.mark.parametrize("columns", [1, 24, 40, 59, 60, 79, 80, 200])
+def test_the_list_fits_every_terminal(columns: int) -> None:
+    stream = io.StringIO()
+    listing = Listing(stream, {}, columns)
+    listing.write_heading("From this machine to a-host-with-a-name")
+    for finding in FOUND:
+        listing.write_finding(finding)
+    listing.write_conclusion(FOUND)
+    assert max(map(len, stream.getvalue().splitlines())) <= max(33, min(columns, 80))
+    assert "word word" in stream.getvalue()
+
+
+def test_the_line_of_what_goes_on_never_wraps() -> None:
+    stream = Screen()
+    Listing(stream, {"TERM": "xterm"}, 40).show_progress(["a long title"] * 9)
+    assert len(stream.getvalue()) < 40 + len("\r\x1b[K")
+    assert stream.getvalue().endswith("...")
+
+
+def test_a_locale_without_utf_8() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    Listing(stream, {}).write_finding(Finding("a", "one", Verdict.OK, ("caf\u00e9 \u2713",)))
+    assert raw.getvalue().decode("ascii").endswith("caf\\xe9 \\u2713\n")
 
 
 def test_conclusions() -> None:

@@ -121,6 +121,8 @@ async def _form_opinion(check: Check) -> Opinion:
         return describe_error(error)
     except OSError as error:
         return broken(error.strerror or str(error))
+    except Exception as error:  # what a library raises; the other checks go on
+        return broken(f"{type(error).__name__}: {error}")
 
 
 def describe_error(error: XsshError) -> Opinion:

@@ -113,10 +113,15 @@ class ServerSide:
                     other.cancel()
             await asyncio.sleep(_PAUSE)
 
-    async def _look_at_software(self) -> Opinion:
+    @property
+    def software(self) -> str:
+        """What the server says it is."""
         session = self.host.session
         assert session is not None
-        version = str(session.connection.get_extra_info("server_version", ""))
+        return str(session.connection.get_extra_info("server_version", ""))
+
+    async def _look_at_software(self) -> Opinion:
+        version = self.software
         if "OpenSSH" in version:
             return well(version)
         return warning(

@@ -7,9 +7,11 @@ list goes to stdout, as it is what was asked for; what the login asks and says g
 from __future__ import annotations
 
 import asyncio
+import io
+import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from xsshpy.console import Console, LogLevel
 from xsshpy.doctor.examination import Check, examine
@@ -34,27 +36,31 @@ def visit(invocation: Invocation, environ: Mapping[str, str]) -> int:
     An invocation without a destination is for the local side alone.
     """
     silence_libraries()
-    return asyncio.run(_visit(invocation, environ))
+    try:
+        return asyncio.run(_visit(invocation, environ))
+    except asyncio.CancelledError:  # all is closed; the process ends by the signal all the same
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return EXIT_BROKEN
 
 
 async def _visit(invocation: Invocation, environ: Mapping[str, str]) -> int:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    listing = Listing(sys.stdout, environ)
+    stream = io.StringIO() if invocation.as_json else sys.stdout  # JSON comes at the end
+    listing = Listing(stream, environ, _columns())
     host = invocation.destination
-    if not invocation.as_json:
-        listing.write_heading(f"From this machine to {host}" if host else "This machine")
-
-    def show(finding: Finding) -> None:
-        if not invocation.as_json:
-            listing.write_finding(finding)
+    listing.write_heading(f"From this machine to {host}" if host else "This machine")
 
     local = LocalSide(environ, read_machine(environ))
-    if host:
-        findings = await _visit_host(local, invocation, environ, show)
-    else:
-        findings = await examine(local.checks(), show)
+    try:
+        if host:
+            findings = await _visit_host(local, invocation, environ, listing)
+        else:
+            findings = await examine(local.checks(), listing.write_finding, listing.show_progress)
+    finally:
+        listing.show_progress(())
     if invocation.as_json:
         sys.stdout.write(as_json(host or None, findings))
     else:
@@ -62,22 +68,58 @@ async def _visit(invocation: Invocation, environ: Mapping[str, str]) -> int:
     return EXIT_BROKEN if find_cause(findings) is not None else 0
 
 
+def _columns() -> int | None:
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns
+    except (OSError, ValueError):
+        return None
+
+
+class _PoliteConsole(Console):
+    """Leaves no question and no message behind the list's last line."""
+
+    def __init__(self, level: LogLevel, environ: Mapping[str, str], listing: Listing) -> None:
+        super().__init__(level, environ=environ)
+        self._listing = listing
+
+    async def ask_secret(self, prompt: str) -> str | None:
+        """Ask while the list waits."""
+        with self._listing.hide():
+            return await super().ask_secret(prompt)
+
+    async def ask_line(self, prompt: str) -> str | None:
+        """Ask while the list waits."""
+        with self._listing.hide():
+            return await super().ask_line(prompt)
+
+    def log(self, level: LogLevel, text: str) -> None:
+        """Say something while the list waits."""
+        if self.shows(level):
+            with self._listing.hide():
+                super().log(level, text)
+
+    def banner(self, text: str) -> None:
+        """Show the server's words while the list waits."""
+        with self._listing.hide():
+            super().banner(text)
+
+
 async def _visit_host(
     local: LocalSide,
     invocation: Invocation,
     environ: Mapping[str, str],
-    show: Callable[[Finding], None],
+    listing: Listing,
 ) -> list[Finding]:
     verbosity = min(3, invocation.count("v"))
     level = LogLevel(LogLevel.VERBOSE + verbosity) if verbosity else LogLevel.INFO
-    console = Console(level, environ=environ)
+    console = _PoliteConsole(level, environ, listing)
     host = HostSide(invocation, environ, console)
     server = ServerSide(host, environ)
     x11 = X11Side(server)
     sides = (local, host, server, x11, PythonSide(x11))
     checks: list[Check] = [check for side in sides for check in side.checks()]
     try:
-        return await examine(checks, show)
+        return await examine(checks, listing.write_finding, listing.show_progress)
     finally:
         await x11.close()
         await host.close()

@@ -213,6 +213,11 @@ class X11Side:
         session = self.server.host.session
         assert session is not None
         said = find_reason(session.login.remote_messages)
+        if "OpenSSH" not in self.server.software:
+            return self._native_verdict(
+                said or "refused: not every SSH server forwards X11",
+                remedy="--x11 agent, which asks nothing of it",
+            )
         if "xauth" in said.lower() or not self.server.answers.first_of("xauth"):
             return self._native_verdict(
                 said or "refused: there is no xauth on the server",

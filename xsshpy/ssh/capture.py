@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from asyncssh.constants import EXTENDED_DATA_STDERR
-from asyncssh.packet import String
 
 from xsshpy.console import Console
 from xsshpy.ssh.connection import ClientConnection
@@ -68,5 +67,5 @@ async def capture(
 async def measure_round_trip(connection: ClientConnection) -> float:
     """Return the time until the server answers a question (seconds)."""
     started = time.monotonic()
-    await connection._make_global_request(b"keepalive@openssh.com", String(b""))
+    await connection._make_global_request(b"keepalive@openssh.com")
     return time.monotonic() - started

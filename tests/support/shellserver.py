@@ -1,0 +1,66 @@
+"""An SSH server that isn't OpenSSH: it runs commands by sh, and knows neither X11 nor variables."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import asyncssh
+
+from tests.support.asyncserver import AsyncServer, Policy
+from tests.support.processes import find_descendants, send_signal
+
+
+class ShellServer(AsyncServer):
+    """``prefix`` is what it says before the output of each command.
+
+    A session beyond ``most_sessions`` is opened, and its command never starts.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        host_key: Path,
+        client_key: Path,
+        environment: Mapping[str, str],
+        *,
+        prefix: bytes = b"",
+        most_sessions: int = 1000,
+    ) -> None:
+        self._environment = dict(environment)
+        self._prefix = prefix
+        self._left = most_sessions
+        self._over = asyncio.Event()
+        self._processes: list[asyncio.subprocess.Process] = []
+        super().__init__(policy, host_key, client_key)
+
+    async def serve(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        """Run the command of a session to its end."""
+        self.log.append(f"command {process.command}")
+        self._left -= 1
+        if self._left < 0:
+            await self._over.wait()
+            return
+        process.stdout.write(self._prefix)
+        child = await asyncio.create_subprocess_exec(
+            *("/bin/sh", "-c", process.command or "true"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=self._environment,
+            start_new_session=True,
+        )
+        self._processes.append(child)
+        await process.redirect(child.stdin, child.stdout, child.stderr)
+        process.exit(await child.wait())
+
+    async def _close(self) -> None:
+        self._over.set()
+        await super()._close()
+        for child in self._processes:
+            if child.returncode is None:
+                for each in find_descendants(child.pid):
+                    send_signal(each.pid, 9)
+                child.kill()
+                await child.wait()
