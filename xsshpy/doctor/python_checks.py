@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from xsshpy.doctor.examination import Check
 from xsshpy.doctor.findings import Opinion, broken, warning, well
@@ -18,6 +19,9 @@ from xsshpy.doctor.sight import see_window
 from xsshpy.doctor.x11_checks import X11Side
 from xsshpy.ssh.environment import BACKEND_VARIABLE, decide_backend, wrap_command
 from xsshpy.values import dataclass, field
+
+if TYPE_CHECKING:
+    from xsshpy.ssh.capture import CapturedProcess
 
 FACTS_DEADLINE = 60.0
 """Importing matplotlib from a cold network drive takes its time (seconds)."""
@@ -38,6 +42,8 @@ _OWN_SECONDS = 0.4
 _FILE_BACKENDS = ("agg", "svg", "pdf", "ps", "pgf", "cairo", "template")
 _DRAWS_FILES = re.compile(rf"""(?i)["']({"|".join(_FILE_BACKENDS)})["']""")
 _VOLUME = 1 << 19
+_WORD_SECONDS = 5.0
+_WORD_PAUSE = 0.02
 _TRIPS = 3
 
 
@@ -221,6 +227,7 @@ class PythonSide:
             if sight.done():
                 sight.result()
                 seconds = time.monotonic() - started
+                by = await _wait_for_word(process, nonce)
             else:
                 said = read_object(bytes(process.out), nonce) or {}
                 words = bytes(process.err).decode("utf-8", "replace").strip().splitlines()[-2:]
@@ -236,8 +243,7 @@ class PythonSide:
                     await asyncio.wait_for(process.closed.wait(), 5.0)
             process.end()
             await asyncio.gather(sight, return_exceptions=True)
-        by = (read_object(bytes(process.out), nonce) or {}).get("by", "")
-        return well(f"opened there ({by}), seen here after {seconds:.1f} s, and closed")
+        return well(f"opened there{by}, seen here after {seconds:.1f} s, and closed")
 
     async def _measure(self) -> Opinion:
         """How far away is the server, and what does that mean for a plot?"""
@@ -259,3 +265,14 @@ class PythonSide:
             f"{trip * 1000:.1f} ms there and back, at least {rate * 8 / 1e6:.0f} Mbit/s from there",
             f"first plot in about {ours:.1f} s; with ssh -X {slow:.1f} s",
         )
+
+
+async def _wait_for_word(process: CapturedProcess, nonce: str) -> str:
+    """Return what the window was opened by, in brackets; nothing where that takes too long."""
+    end = time.monotonic() + _WORD_SECONDS
+    while time.monotonic() < end and not process.closed.is_set():
+        said = read_object(bytes(process.out), nonce)
+        if said is not None:
+            return f" ({said.get('by')})"
+        await asyncio.sleep(_WORD_PAUSE)
+    return ""

@@ -8,7 +8,6 @@ may come without.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,8 +52,7 @@ class Listing:
         self._skipped: list[Finding] = []
         self._looking: Sequence[str] = ()
         self._hidden = 0
-        if isinstance(stream, io.TextIOWrapper):  # what the locale can't show is shown escaped
-            stream.reconfigure(errors="backslashreplace")
+        self._encoding = stream.encoding or "utf-8"
 
     def write_heading(self, text: str) -> None:
         """Begin a part of the list."""
@@ -134,7 +132,9 @@ class Listing:
                 line = f"  ...      {', '.join(self._looking)}"
                 progress = line if len(line) < self._width else line[: self._width - 4] + "..."
             text = f"{_CLEAR}{text}{progress}"
-        self._stream.write(text)
+        # What the locale can't show is shown escaped.
+        data = text.encode(self._encoding, "backslashreplace")
+        self._stream.write(data.decode(self._encoding))
         self._stream.flush()
 
 
