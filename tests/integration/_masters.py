@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,8 @@ from tests.support.clients import ClientHome
 from tests.support.processes import Completed, end_popen, run, wait_until
 from tests.support.sshd import KeyRing, ServerOptions, SshServer
 from tests.support.warmstart import WORKER_ACCOUNT, open_process
+
+_PATIENCE = 15
 
 
 class Harbour:
@@ -67,10 +70,16 @@ class Harbour:
         return process
 
     def connect(self, path: str = "") -> socket.socket:
-        """Return a connection to a control socket, to say anything on."""
+        """Return a connection to a control socket, to say anything on; it waits to be let in."""
         connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(15)
-        connection.connect(path or self.path)
+        try:
+            limit = struct.pack("@ll", _PATIENCE, 0)  # a timeout of Python's does not wait here
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            connection.connect(path or self.path)
+            connection.settimeout(_PATIENCE)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def run(

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import re
 import signal
 import socket
@@ -35,9 +34,7 @@ from xsshpy.mux.messages import (
     FrameReader,
     Hello,
     NewSession,
-    NewStdioForward,
     OpenForward,
-    StartProxy,
     decode_reply,
     encode,
 )
@@ -659,35 +656,6 @@ def test_a_second_session_on_one_connection(master: Master) -> None:
         os.close(reader)
         os.close(writer)
     assert master.is_alive()
-
-
-def test_random_bytes(master: Master) -> None:
-    """Whatever comes, the master goes on, and keeps nothing of it."""
-    assert master.is_alive()
-    before = open_descriptors(master.process.pid)
-    chance = random.Random(5)
-    hello = encode(Hello())
-    requests = [
-        encode(NewSession(1, want_tty=True, term=b"xterm", command=b"x", variables=(b"A=b",))),
-        encode(OpenForward(2, 2, b"", 0, b"127.0.0.1", 9)),
-        encode(CloseForward(3, 2, b"", 0, b"127.0.0.1", 9)),
-        encode(NewStdioForward(4, host=b"127.0.0.1", port=9)),
-        encode(StartProxy(5)),
-        struct.pack(">IBB", 40, 0, 90) + bytes(38),
-        struct.pack(">IBB", 12, 0, 94) + bytes(10),
-    ]
-    for _ in range(150):
-        data = bytearray(hello + b"".join(chance.choices(requests, k=3)))
-        for _ in range(chance.randrange(4)):
-            data[chance.randrange(len(hello), len(data))] = chance.randrange(256)
-        with master.connect() as connection, contextlib.suppress(ConnectionError):
-            connection.sendall(data[: chance.randrange(len(data))])
-            if chance.random() < 0.3:
-                send_descriptors(connection, (0, 0, 0)[: chance.randrange(4)])
-    assert master.ride("echo on").stdout == b"on\n"
-    wait_until(
-        lambda: open_descriptors(master.process.pid) <= before + 2, what="closed descriptors"
-    )
 
 
 def test_a_server_that_does_not_answer_any_more(

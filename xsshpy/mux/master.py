@@ -4,7 +4,8 @@ Rules kept here:
 
 * Who connects must be this user or root. A peer says hello within :data:`HELLO_PATIENCE` and
   speaks the protocol, or is hung up on; whatever it sends, the master goes on.
-* There are at most :data:`MOST_PEERS` of them, each with one session at most, as with ssh.
+* There are at most :data:`MOST_PEERS` of them, each with one session at most, as with ssh. When
+  there are so many, who asks for nothing makes room for who comes.
 * A peer that is gone takes its session with it.
 * The socket is there as long as the master listens, and removed when it stops.
 """
@@ -47,7 +48,10 @@ from xsshpy.mux.proxy import carry_proxy
 from xsshpy.mux.sockets import Listener, close_descriptors, identify_peer
 
 MOST_PEERS = 256
-"""Most peers at one time; more wait to be let in."""
+"""Most peers at one time; more wait to be let in, where none of these is idle."""
+
+MOST_COMPLAINTS = 100
+"""Most lines about peers that break the protocol: nobody fills the log, or a stderr unread."""
 
 HELLO_PATIENCE = 20.0
 """Seconds until a peer has said hello."""
@@ -73,10 +77,11 @@ class Master:
         self.is_listening = True
         self.terminate = terminate
         self._listener = listener
-        self._peers: set[_Peer] = set()
+        self._peers: dict[_Peer, None] = {}  # in the order in which they came
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._arrivals = 0
+        self._complaints = 0
         self._accepting = asyncio.create_task(self._accept())
 
     @property
@@ -142,6 +147,14 @@ class Master:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def complain(self, text: str) -> None:
+        """Say what is wrong with a peer, if that was not said too often."""
+        self._complaints += 1
+        if self._complaints <= MOST_COMPLAINTS:
+            self.context.console.error(text)
+        if self._complaints == MOST_COMPLAINTS:
+            self.context.console.error("xssh: no more is said about those who break the protocol")
+
     def spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
         """Run something that must not outlive the master."""
         task = asyncio.ensure_future(work)
@@ -178,6 +191,7 @@ class Master:
         loop, console = asyncio.get_running_loop(), self.context.console
         while True:
             while len(self._peers) >= MOST_PEERS:
+                self._make_room()
                 await self._wait_for_change()
             try:
                 connection, _ = await loop.sock_accept(self._listener.socket)
@@ -190,25 +204,30 @@ class Master:
                 connection.close()
                 continue
             peer = _Peer(self, connection)
-            self._peers.add(peer)
+            self._peers[peer] = None
             self._arrivals += 1
             self._changed.set()
             self.spawn(self._attend(peer))
+
+    def _make_room(self) -> None:
+        """Hang up on the peer that has been idle for the longest time."""
+        for peer in self._peers:
+            if peer.is_idle:
+                peer.hang_up()
+                return
 
     def _may_enter(self, connection: socket.socket) -> bool:
         peer = identify_peer(connection)
         if peer is None or peer.uid in (os.getuid(), 0):
             return True
-        self.context.console.error(
-            f"multiplex uid mismatch: peer euid {peer.uid} != uid {os.getuid()}"
-        )
+        self.complain(f"multiplex uid mismatch: peer euid {peer.uid} != uid {os.getuid()}")
         return False
 
     async def _attend(self, peer: _Peer) -> None:
         try:
             await peer.serve()
         finally:
-            self._peers.discard(peer)
+            self._peers.pop(peer, None)
             self._changed.set()
 
 
@@ -220,6 +239,7 @@ class _Peer:
         self._context = master.context
         self._link = Link(connection)
         self.ride: Ride | None = None
+        self.is_idle = True  # it has no session, and waits for no answer
         self._riding: asyncio.Task[None] | None = None
 
     def hang_up(self) -> None:
@@ -231,7 +251,7 @@ class _Peer:
         try:
             await self._read()
         except MuxProtocolError as error:
-            self._context.console.error(f"mux_master_read_cb: {error}")
+            self._master.complain(f"mux_master_read_cb: {error}")
         finally:
             await self._leave()
             await self._link.close()
@@ -263,11 +283,13 @@ class _Peer:
             )
         while (request := await link.read_request()) is not None:
             console.debug(3, f"mux: {type(request).__name__}")
+            self.is_idle = False
             if isinstance(request, StartProxy):
                 link.post(ProxyStarted(request.request_id))
                 await carry_proxy(self._context, link)
                 return
             await self._answer(request)
+            self.is_idle = self._riding is None
 
     async def _answer(self, request: Request) -> None:
         post = self._link.post
@@ -286,7 +308,7 @@ class _Peer:
         elif isinstance(request, Terminate):
             await self._terminate(request)
         elif isinstance(request, UnknownRequest):
-            self._context.console.error(f"unsupported mux message 0x{request.kind:08x}")
+            self._master.complain(f"unsupported mux message 0x{request.kind:08x}")
             post(Failure(request.request_id, b"unsupported request"))
 
     async def _take_aboard(self, request: NewSession | NewStdioForward) -> None:
