@@ -6,13 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from xsshpy.console import LogLevel
-from xsshpy.errors import EXIT_FAILURE
+from xsshpy.errors import EXIT_FAILURE, SessionError
 from xsshpy.streams import Streams
 
 if TYPE_CHECKING:
     from xsshpy.foreground import Attendance
     from xsshpy.ssh.connect import Session
-    from xsshpy.ssh.session import RemoteProcess
+    from xsshpy.ssh.session import ConnectionEndedError, RemoteProcess
 
 
 def conclude(
@@ -47,6 +47,21 @@ def conclude(
         console.speak(f"Connection to {settings.hostname} closed.")
     _report_traffic(session, process, started)
     return status
+
+
+def explain_early_end(session: Session, error: ConnectionEndedError, pty: bool) -> SessionError:
+    """Say in ssh's words why the connection ended before the session had begun."""
+    from xsshpy.ssh.endings import explain_end
+
+    name = session.settings.hostname
+    ending = explain_end(error.cause, session.connection, session.settings, session.where)
+    lines = [text for _, text in ending.logged]
+    informative = sum(level is LogLevel.INFO for level, _ in ending.logged)
+    if not lines:
+        lines = [ending.spoken, *([f"Connection to {name} closed."] if pty else [])]
+    return SessionError(
+        "\n".join(lines), evidence=error.evidence, remedy=error.remedy, informative=informative
+    )
 
 
 def _report_traffic(session: Session, process: RemoteProcess, started: float) -> None:

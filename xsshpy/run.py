@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from xsshpy.background import Background, release_streams, start_in_background
 from xsshpy.commandline import CommandLine, run_local_command
-from xsshpy.conclusion import conclude
+from xsshpy.conclusion import conclude, explain_early_end
 from xsshpy.console import Console, LogLevel
 from xsshpy.errors import ForwardError
 from xsshpy.foreground import Attendance
@@ -401,7 +401,7 @@ async def _end_with_master(run: _Run, attendance: Attendance) -> None:
 
 async def _run_session(run: _Run, x11: X11Run | None) -> int:
     from xsshpy.plan import plan_session, script_preamble
-    from xsshpy.ssh.session import RemoteProcess, start_process
+    from xsshpy.ssh.session import ConnectionEndedError, RemoteProcess, start_process
 
     invocation, script = run.task.invocation, run.task.script
     settings, console, session = run.settings, run.console, run.session
@@ -425,7 +425,10 @@ async def _run_session(run: _Run, x11: X11Run | None) -> int:
     async def start(begin: Callable[[], None]) -> None:
         # The preamble of a script, which tells what was granted, comes before the script's input.
         asked = begin if script is None else lambda: None
-        grants = await start_process(session.connection, plan, process, asked)
+        try:
+            grants = await start_process(session.connection, plan, process, asked)
+        except ConnectionEndedError as error:
+            raise explain_early_end(session, error, streams.pty) from None
         if forwarding is not None:
             forwarding.tell_refusal(grants, session, settings)
         if script is not None:

@@ -385,7 +385,7 @@ def _tokens(read: _Reader, host: str) -> dict[str, str]:
     hostname, port, user = read.text("hostname", host), read.text("port", "22"), read.text("user")
     jump = read.optional("proxyjump").rpartition(",")[2]
     jump = alias_of(jump if jump.startswith("ssh://") else f"ssh://{jump}") if jump else ""
-    own = sha1(f"{local}{hostname}{port}{user}{jump}".encode()).hexdigest()  # noqa: S324
+    own = sha1(os.fsencode(f"{local}{hostname}{port}{user}{jump}")).hexdigest()  # noqa: S324
     return {
         "%": "%",
         "C": read.text(HASH_KEYWORD) or own,

@@ -128,6 +128,7 @@ CASES = [
     Case("-T then -tt", "-T -tt server 'tty | cut -c1-8'"),
     Case("a joined port", "-p@port@ -o Port=1 server echo hi"),
     Case("a joined user", "-ldemo -oUser=nobody server whoami"),
+    Case("a user whose name is not UTF-8", ["-l", "us\udce9r", "server", "true"], status=255, stderr=first_line),
     Case("a cluster with a joined value", "-NfL@free@:127.0.0.1:@port@ -oExitOnForwardFailure=yes -p1 server", status=255),
     Case("options after the host", "server -T -l demo -p @port@ echo hi"),
     Case("options of the command", "server echo -n -p 22 -o x"),

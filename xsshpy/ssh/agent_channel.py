@@ -124,18 +124,20 @@ async def open_agent_channel(
     ``is_forced`` tells whether the server would run a command of its own instead; then nothing is
     asked of it, as that command would run a second time.
     """
-    channel = AgentChannel(
-        connection,
-        asyncio.get_running_loop(),
-        "replace",
-        None,
-        "strict",
-        RECEIVE_WINDOW,
-        PACKET_SIZE,
-    )
     try:
+        channel = AgentChannel(
+            connection,
+            asyncio.get_running_loop(),
+            "replace",
+            None,
+            "strict",
+            RECEIVE_WINDOW,
+            PACKET_SIZE,
+        )
         await channel.start(command, _AgentSession(receiver), is_forced)
     except asyncssh.ChannelOpenError as error:
+        if connection.is_closed():  # that says nothing about the host
+            raise AgentError(f"the connection ended: {error.reason}") from None
         reason = f"the server opens no second session: {error.reason}"
         raise NoSecondSessionError(reason, lasting=True) from None
     except (asyncssh.Error, OSError) as error:

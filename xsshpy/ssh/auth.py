@@ -27,7 +27,7 @@ DEFAULT_METHODS = (
 _REMEMBERED_MESSAGES = 20
 
 
-class _Secret(str):
+class Typed(str):
     """Text as it was typed: bytes that are not UTF-8 are sent as they are."""
 
     def encode(self, encoding: str = "utf-8", errors: str = "surrogateescape") -> bytes:
@@ -100,7 +100,7 @@ class Login(asyncssh.SSHClient):
         self._password_attempts += 1
         user, host = self._settings.user, self._shown_host
         password = await self._console.ask_secret(f"{user}@{host}'s password: ")
-        return None if password is None else _Secret(password)
+        return None if password is None else Typed(password)
 
     async def password_change_requested(self, prompt: str, lang: str) -> tuple[str, str]:
         """Ask for the old password and a new one, twice, as ssh does when a password expired."""
@@ -114,7 +114,7 @@ class Login(asyncssh.SSHClient):
                 raise asyncssh.PermissionDenied("the password was not changed")
             again = await self._console.ask_secret(f"Retype {user}@{host}'s new password: ")
             if again == new:
-                return _Secret(old), _Secret(new)
+                return Typed(old), Typed(new)
             self._console.error("Mismatch; try again, EOF to quit.")
 
     def kbdint_auth_requested(self) -> str | None:
@@ -143,7 +143,7 @@ class Login(asyncssh.SSHClient):
             answer = await ask(shown)
             if answer is None:
                 return None
-            answers.append(_Secret(answer))
+            answers.append(Typed(answer))
         return answers
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -275,7 +275,7 @@ def find_missing_variables(text: str, environ: Mapping[str, str]) -> list[str]:
 
 def named_port(text: str, *, missing: int = 0) -> int:
     """Return a port by its number or its service's name; ``missing`` where there is none."""
-    if re.fullmatch(r"\s*\+?[0-9]{1,10}", text):  # as strtonum(3) takes it
+    if re.fullmatch(r"[ \t\n\v\f\r]*\+?[0-9]{1,10}", text):  # as strtonum(3) takes it
         return int(text)
     try:
         return socket.getservbyname(text, "tcp")

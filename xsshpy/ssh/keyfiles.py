@@ -12,7 +12,8 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import asyncssh
 from asyncssh.packet import PacketDecodeError, SSHPacket
@@ -30,6 +31,7 @@ KEY_FILE_LIMIT = 1 << 20
 _DEFAULT_NAMES = frozenset(
     {"id_rsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk", "id_xmss", "id_dsa"}
 )
+_Key = TypeVar("_Key")
 _OPENSSH_MAGIC = b"openssh-key-v1\0"
 
 
@@ -61,14 +63,27 @@ def read_key_file(path: str) -> bytes:
         os.close(descriptor)
 
 
+def import_key(importer: Callable[..., _Key], data: bytes, *passphrase: str) -> _Key:
+    """Let one of asyncssh's importers read a file. Raises KeyImportError, KeyEncryptionError.
+
+    What a broken file makes asyncssh or cryptography raise besides is an import error too.
+    """
+    try:
+        return importer(data, *passphrase)
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError):
+        raise
+    except Exception as error:
+        raise asyncssh.KeyImportError(f"invalid format: {error}") from None
+
+
 def parse_public_half(data: bytes) -> asyncssh.SSHKey | None:
     """Return the public key inside a private key file, where it can be read without passphrase."""
     if b"BEGIN OPENSSH PRIVATE KEY" in data:
         return _parse_openssh_public_half(data)
     try:
         if b"PRIVATE KEY" in data:
-            return asyncssh.import_private_key(data).convert_to_public()
-        return asyncssh.import_public_key(data)
+            return import_key(asyncssh.import_private_key, data).convert_to_public()
+        return import_key(asyncssh.import_public_key, data)
     except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, ValueError):
         return None
 
@@ -87,7 +102,7 @@ def _parse_openssh_public_half(data: bytes) -> asyncssh.SSHKey | None:
         blob = packet.get_string()
         algorithm = SSHPacket(blob).get_string()
         text = b" ".join((algorithm, base64.b64encode(blob)))
-        return asyncssh.import_public_key(text)
+        return import_key(asyncssh.import_public_key, text)
     except (PacketDecodeError, binascii.Error, asyncssh.KeyImportError, ValueError):
         return None
 
@@ -192,7 +207,7 @@ def _read_public(path: str) -> asyncssh.SSHKey | None:
 def _read_certificates(paths: Sequence[str], console: Console) -> Iterator[asyncssh.SSHCertificate]:
     for path in paths:
         try:
-            certificate = asyncssh.import_certificate(read_key_file(path))
+            certificate = import_key(asyncssh.import_certificate, read_key_file(path))
         except FileNotFoundError:
             continue
         except (OSError, asyncssh.KeyImportError, ValueError) as error:

@@ -13,7 +13,7 @@ from asyncssh.public_key import get_certificate_algs, get_public_key_algs
 
 from xsshpy.errors import SettingsError
 from xsshpy.settings import Settings
-from xsshpy.ssh.auth import Login, methods_to_try
+from xsshpy.ssh.auth import Login, Typed, methods_to_try
 from xsshpy.ssh.greeting import client_version
 
 _OPENSSH_DEFAULT_CIPHERS = (
@@ -61,10 +61,11 @@ def connection_options(
     compression = ["zlib@openssh.com", "zlib"]
     compression.insert(len(compression) if settings.compression else 0, "none")
     rekey = {"rekey_bytes": settings.rekey_bytes} if settings.rekey_bytes else {}
-    return asyncssh.SSHClientConnectionOptions(
+    options = asyncssh.SSHClientConnectionOptions(
         host=settings.hostname,
         port=settings.port,
-        username=settings.user,
+        username="",
+        client_username="",  # who vouches for whom is asked of the connection
         config=None,
         client_factory=lambda: login,
         client_version=client_version(settings.version_addendum),
@@ -96,3 +97,5 @@ def connection_options(
         rekey_seconds=0,  # a connection's own clock keeps it: see observed.py
         **rekey,
     )
+    options.username = Typed(settings.user)  # asyncssh would prepare it (RFC 4013), ssh does not
+    return options

@@ -15,7 +15,7 @@ import asyncssh
 from xsshpy.console import Console, LogLevel
 from xsshpy.settings import Settings
 from xsshpy.ssh.agent_add import AgentAdder
-from xsshpy.ssh.keyfiles import is_default, is_too_small, read_key_file
+from xsshpy.ssh.keyfiles import import_key, is_default, is_too_small, read_key_file
 
 _OPENSSH_HEADER = b"BEGIN OPENSSH PRIVATE KEY"
 _PEM_HEADER = rb"(?m)^-----BEGIN ((RSA|DSA|EC|ENCRYPTED) )?PRIVATE KEY-----"
@@ -71,7 +71,7 @@ class KeyUnlocker:
 
     async def _decrypt(self, path: str, data: bytes) -> asyncssh.SSHKey | None:
         try:
-            return asyncssh.import_private_key(data)
+            return import_key(asyncssh.import_private_key, data)
         except asyncssh.KeyEncryptionError:
             return await self._ask_passphrase(path, data)
         except (asyncssh.KeyImportError, ValueError) as error:
@@ -109,7 +109,7 @@ class KeyUnlocker:
                 return None
             try:
                 return await loop.run_in_executor(
-                    None, asyncssh.import_private_key, data, passphrase
+                    None, import_key, asyncssh.import_private_key, data, passphrase
                 )
             except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError, ValueError):
                 # What a wrong passphrase makes of a PEM file is no key either.

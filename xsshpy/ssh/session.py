@@ -17,7 +17,7 @@ from asyncssh.constants import EXTENDED_DATA_STDERR
 from asyncssh.packet import Boolean, Byte, String, UInt32
 
 from xsshpy.console import Console
-from xsshpy.errors import ConnectError, SessionError
+from xsshpy.errors import SessionError
 from xsshpy.ssh.bulk import BulkChannel
 from xsshpy.ssh.connection import ClientConnection
 from xsshpy.ssh.environment import (
@@ -109,6 +109,18 @@ class ChannelRefusedError(SessionError):
     """The server opened no channel for the session."""
 
 
+class ConnectionEndedError(SessionError):
+    """The connection ended while the session was being started; ``cause`` is why."""
+
+    def __init__(self, host: str, cause: Exception) -> None:
+        super().__init__(
+            f"Connection to {host} closed by remote host.",
+            evidence=(f"xssh: it ended while the session was being started: {cause}",),
+            remedy=f"look at the log of the SSH server on {host}",
+        )
+        self.cause = cause
+
+
 class RequestRefusedError(SessionError):
     """The server refused what the session can't be without; ``request`` is ssh's name for it."""
 
@@ -152,10 +164,7 @@ class SessionChannel(BulkChannel, asyncssh.SSHClientChannel[bytes]):
             packet = await self._open(b"session")
         except asyncssh.ChannelOpenError as error:
             if connection.is_closed():
-                raise ConnectError(
-                    "xssh: the server closed the connection after the login",
-                    remedy="look at the server's log; its account or its disk may be the reason",
-                ) from None
+                raise asyncssh.ConnectionLost(error.reason) from None
             raise ChannelRefusedError(
                 f"channel {process.number}: open failed: {describe_open_failure(error)}",
                 remedy="a server with MaxSessions or a restricted key may refuse shells",
@@ -479,24 +488,19 @@ async def start_process(
     """Start a remote process on a connection; return what the server granted.
 
     ``asked`` is called when it is asked for, before the server has answered.
-    Raises SessionError where the server refuses, or the connection ends meanwhile.
+    Raises SessionError where the server refuses, ConnectionEndedError where the connection ends.
     """
-    channel = SessionChannel(
-        connection,
-        asyncio.get_running_loop(),
-        "replace",
-        None,
-        "strict",
-        FIRST_WINDOW,
-        PACKET_SIZE,
-    )
     try:
+        channel = SessionChannel(
+            connection,
+            asyncio.get_running_loop(),
+            "replace",
+            None,
+            "strict",
+            FIRST_WINDOW,
+            PACKET_SIZE,
+        )
         return await channel.start(plan, process, asked)
     except (asyncssh.Error, OSError) as error:
         host = connection.get_extra_info("host") or "the server"
-        closed = f"\nConnection to {host} closed." if plan.pty is not None else ""
-        raise SessionError(
-            f"Connection to {host} closed by remote host.{closed}",
-            evidence=(f"xssh: it ended while the session was being started: {error}",),
-            remedy=f"look at the log of the SSH server on {host}",
-        ) from None
+        raise ConnectionEndedError(host, connection.loss or error) from None

@@ -148,8 +148,8 @@ class Tunnel(asyncssh.SSHTunTapSession):
 
     async def connect(self) -> bool:
         """Ask the server for its device; return whether it has one. What failed has been said."""
-        channel = _TunnelChannel(self._connection)
         try:
+            channel = _TunnelChannel(self._connection)
             await channel.open(lambda: self, self._request.mode, self._request.remote)
         except asyncssh.ChannelOpenError as error:
             if self._connection._transport is not None:

@@ -188,7 +188,8 @@ class StageReader:
 
     def _read_line(self, line: bytes) -> StageLine | None:
         if line.startswith(self._prefix):
-            word, *facts = line[len(self._prefix) :].decode("ascii", "replace").split()
+            words = line[len(self._prefix) :].decode("ascii", "replace")
+            word, *facts = words.split() or [""]
             try:
                 stage = Stage(word)
             except ValueError:

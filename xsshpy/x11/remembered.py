@@ -36,7 +36,7 @@ def hosts_path(environ: Mapping[str, str]) -> Path:
 
 def name_account(user: str, host: str, port: int) -> str:
     """Return what stands for an account in the file."""
-    return hashlib.sha256(f"{user}\0{host}\0{port}".encode()).hexdigest()[:32]
+    return hashlib.sha256(os.fsencode(f"{user}\0{host}\0{port}")).hexdigest()[:32]
 
 
 def recall(account: str, environ: Mapping[str, str], now: float | None = None) -> bool | None:
