@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from typing import TYPE_CHECKING
 
 from xsshpy import __version__
 from xsshpy.loading import QuickEnd, pause_collection, resume_collection
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -24,6 +23,8 @@ def main() -> None:
         restore_locale()
         status = run_command_line()
     except KeyboardInterrupt:
+        import signal  # it takes 5 ms
+
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
         status = 130
@@ -44,9 +45,7 @@ def run_command_line() -> int:
 
             resume_collection()
             return visit(invocation, os.environ)
-        from xsshpy.start import start  # nothing slow is loaded before it is needed
-
-        return start(invocation, os.environ)
+        return run(invocation)
     except XsshError as error:
         sys.stderr.write(error.render() + "\n")
         return error.status
@@ -54,6 +53,29 @@ def run_command_line() -> int:
         # What is raised within the run is told there; this is the event loop's own failure.
         sys.stderr.write(f"xssh: internal error: {type(error).__name__}: {error}\n")
     return EXIT_FAILURE
+
+
+def run(invocation: Invocation) -> int:
+    """Do what the invocation says and return the exit status. Raises LogFileError.
+
+    ``ssh -G`` reads the configuration while the modules are loaded that need it.
+    """
+    from xsshpy.configuration import Reading
+    from xsshpy.streams import sanitise_standard_descriptors
+
+    sanitise_standard_descriptors()
+    log = None
+    if invocation.value_of("E") is not None:
+        from xsshpy.preliminaries import open_log  # without it, ssh does not read anything
+
+        log = open_log(invocation)
+    reading = Reading(invocation, os.environ)
+    try:
+        from xsshpy.start import start
+
+        return start(invocation, os.environ, reading, log)
+    finally:
+        reading.close()
 
 
 def parse_command_line(arguments: Sequence[str]) -> Invocation | None:

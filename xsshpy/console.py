@@ -9,16 +9,34 @@ SSH_ASKPASS and the terminal.
 from __future__ import annotations
 
 import os
-import select
-import unicodedata
-from collections.abc import Mapping
-from enum import IntEnum
-from typing import TYPE_CHECKING, Protocol
 
 from xsshpy.errors import XsshError
+from xsshpy.values import IntEnum
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Mapping
+    from typing import Protocol
+
+    class LogStream(Protocol):
+        """Where messages may go besides a descriptor."""
+
+        def write(self, data: bytes, /) -> int:
+            """Take one message."""
+
+        def flush(self) -> None:
+            """Let go of what waits."""
+
+    class MessageLog(Protocol):
+        """Where messages may go that are kept by their level, as the system's log does."""
+
+        def log(self, level: LogLevel, text: str) -> None:
+            """Take one message, of one or more lines."""
+
+        def use_facility(self, name: str) -> None:
+            """Log from now on as one of SyslogFacility's names."""
+
 
 TEXT_LIMIT = 65536
 """Characters of one message that are shown."""
@@ -32,26 +50,6 @@ _BIDI_CONTROLS = frozenset(
     "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 )
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
-
-
-class LogStream(Protocol):
-    """Where messages may go besides a descriptor."""
-
-    def write(self, data: bytes, /) -> int:
-        """Take one message."""
-
-    def flush(self) -> None:
-        """Let go of what waits."""
-
-
-class MessageLog(Protocol):
-    """Where messages may go that are kept by their level, as the system's log does."""
-
-    def log(self, level: LogLevel, text: str) -> None:
-        """Take one message, of one or more lines."""
-
-    def use_facility(self, name: str) -> None:
-        """Log from now on as one of SyslogFacility's names."""
 
 
 class LogLevel(IntEnum):
@@ -102,6 +100,8 @@ def sanitise(text: str, limit: int = TEXT_LIMIT) -> str:
 def _shown(character: str) -> str:
     if character in "\t\n\r" or " " <= character <= "~":
         return character
+    import unicodedata  # most of what is said needs none
+
     if character in _BIDI_CONTROLS or unicodedata.category(character) in _HIDDEN_CATEGORIES:
         try:
             raw = character.encode("utf-8", "surrogateescape")
@@ -314,6 +314,8 @@ def _decoded(answer: bytes | None) -> str | None:
 
 
 def _wait_writable(fd: int) -> bool:
+    import select
+
     poller = select.poll()
     poller.register(fd, select.POLLOUT)
     try:

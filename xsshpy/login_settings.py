@@ -5,13 +5,15 @@ Read from what ``ssh -G`` prints (ssh_config(5)).
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-
 from xsshpy.values import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MOST_SECONDS = (1 << 31) - 1
+_MOST_DIGITS = 10
 _ADDING = {"true": "yes", "yes": "yes", "ask": "ask", "confirm": "confirm"}
 
 
@@ -70,11 +72,22 @@ def parse_adding(value: str) -> tuple[str, int]:
 
 def parse_time(text: str) -> int | None:
     """Return the seconds that a time such as ``1h30m`` stands for (sshd_config(5)), or None."""
-    if not re.fullmatch(r"(\d{1,10}[smhdw]?)+", text, re.IGNORECASE | re.ASCII):
+    if not text.isascii():
         return None
-    parts = re.findall(r"(\d+)([smhdw]?)", text.lower())
-    seconds = sum(int(number) * _UNITS[unit] for number, unit in parts)
-    return seconds if seconds <= _MOST_SECONDS else None
+    seconds, digits = 0, ""
+    for character in [*text.lower(), ""]:
+        if character.isdecimal():
+            digits += character
+        elif (
+            character not in _UNITS
+            or (character and not digits)
+            or len(digits.lstrip("0")) > _MOST_DIGITS
+        ):
+            return None
+        elif digits:
+            seconds += int(digits.lstrip("0") or "0") * _UNITS[character]
+            digits = ""
+    return seconds if text and seconds <= _MOST_SECONDS else None
 
 
 def _expand_provider(value: str, environ: Mapping[str, str]) -> str:

@@ -7,28 +7,47 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 
 from xsshpy.console import Console, LogLevel
 from xsshpy.errors import EXIT_FAILURE, ConnectError, SettingsError, UnreachableError, XsshError
-from xsshpy.logfile import SystemLog, open_log_file
-from xsshpy.settings import Invocation, Settings
-from xsshpy.streams import STDERR, STDIN, Streams, decide_streams
+from xsshpy.streams import STDERR, STDIN, decide_streams
 from xsshpy.unsupported import find_unsupported
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-def open_console(invocation: Invocation, environ: Mapping[str, str]) -> Console:
-    """Return the console, as loud as -q and -v say. Raises LogFileError."""
-    path = invocation.value_of("E")
-    system_log = SystemLog() if path is None and invocation.count("y") else None
-    console = Console(
-        environ=environ,
-        stderr=STDERR if path is None else open_log_file(path),
-        answers=STDERR,
-        message_log=system_log,
-    )
+    from xsshpy.console import MessageLog
+    from xsshpy.settings import Invocation, Settings
+    from xsshpy.streams import Streams
+
+
+def open_console(
+    invocation: Invocation, environ: Mapping[str, str], log: int | None = None
+) -> Console:
+    """Return the console, as loud as -q and -v say. ``log`` is what :func:`open_log` returned.
+
+    Raises LogFileError.
+    """
+    log = open_log(invocation) if log is None else log
+    system_log: MessageLog | None = None
+    if log == STDERR and invocation.count("y"):
+        from xsshpy.logfile import SystemLog
+
+        system_log = SystemLog()
+    console = Console(environ=environ, stderr=log, answers=STDERR, message_log=system_log)
     console.level = _early_level(invocation)
     return console
+
+
+def open_log(invocation: Invocation) -> int:
+    """Return the descriptor of -E's file, or stderr's. Raises LogFileError."""
+    path = invocation.value_of("E")
+    if path is None:
+        return STDERR
+    from xsshpy.logfile import open_log_file
+
+    return open_log_file(path)
 
 
 def _early_level(invocation: Invocation) -> LogLevel:

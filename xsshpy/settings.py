@@ -8,17 +8,18 @@ prints, one ``keyword value`` a line, becomes :class:`Settings`: frozen and type
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
-import shlex
-import socket
-from collections.abc import Callable, Mapping, Sequence
 
 from xsshpy.errors import SettingsError
 from xsshpy.login_settings import LoginSettings, read_login_settings
 from xsshpy.tokens import expand_home, expand_tokens, find_token, home_directory, local_user
 from xsshpy.values import dataclass, field
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import re
+    import socket
+    from collections.abc import Callable, Mapping, Sequence
 
 HASH_KEYWORD = "connectionhash"
 """Ours, among those that ``ssh -G`` printed: what it makes of %C."""
@@ -27,6 +28,8 @@ TUNNEL_INTERFACE = "\0T"
 """Stands in a LocalCommand for the name of the tunnel device, which is known only later."""
 
 _MOST_DIGITS = 18
+_NOT_IN_USER = "'`\";&<>|(){}"
+_NOT_IN_HOST = _NOT_IN_USER + "$\\"
 _PROXY_TOKENS = "%hknpr"
 
 
@@ -112,7 +115,6 @@ class Settings:
     port: int
     keywords: Mapping[str, tuple[str, ...]] = field(repr=False)
 
-    address_family: socket.AddressFamily = socket.AF_UNSPEC
     bind_address: str = ""
     bind_interface: str = ""
     batch_mode: bool = False
@@ -177,6 +179,15 @@ class Settings:
     forward_x11_trusted: bool = False
     forward_x11_timeout: int = 1200
 
+    @property
+    def address_family(self) -> socket.AddressFamily:
+        """Which addresses of the host are asked for."""
+        import socket  # a passenger asks for none, and has no need of it
+
+        families = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+        value = self.keywords.get("addressfamily", ("any",))[0]
+        return families.get(value, socket.AF_UNSPEC)
+
 
 def parse_keywords(text: str) -> dict[str, tuple[str, ...]]:
     """Return what ``ssh -G`` printed: each keyword, lower case, with its values in order."""
@@ -240,8 +251,12 @@ class _Reader:
         """
         value = self.optional(keyword)
         if '"' in value:
-            with contextlib.suppress(ValueError):  # the quotes are part of a name
+            import shlex
+
+            try:
                 return tuple(shlex.split(value))
+            except ValueError:
+                pass  # the quotes are part of a name
         paths: list[str] = []
         for word in value.split(" "):
             if not paths or word.startswith(("/", "~", "%", "$")):
@@ -252,7 +267,6 @@ class _Reader:
 
 
 _UPDATE_WORDS = {"yes": "yes", "true": "yes", "ask": "ask"}
-_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 
 def parse_settings(text: str, host: str, environ: Mapping[str, str]) -> Settings:
@@ -274,7 +288,6 @@ def parse_settings(text: str, host: str, environ: Mapping[str, str]) -> Settings
         user=read.text("user"),
         port=read.number("port", 22),
         keywords=keywords,
-        address_family=_FAMILIES.get(read.text("addressfamily"), socket.AF_UNSPEC),
         bind_address=read.optional("bindaddress"),
         bind_interface=read.optional("bindinterface"),
         batch_mode=read.flag("batchmode"),
@@ -359,7 +372,7 @@ def _agent_path(value: str, environ: Mapping[str, str]) -> str:
         return ""
     if value == "SSH_AUTH_SOCK":
         return environ.get("SSH_AUTH_SOCK", "")
-    if re.fullmatch(r"\$\w+", value):
+    if value.startswith("$") and value[1:].replace("_", "a").isalnum():
         return environ.get(value[1:], "")
     return expand_home(value)
 
@@ -381,7 +394,7 @@ def _tokens(read: _Reader, host: str) -> dict[str, str]:
     """The values of ssh_config(5)'s TOKENS for this connection."""
     from hashlib import sha1  # answers without a connection do without it, and libcrypto
 
-    local = socket.gethostname()
+    local = os.uname().nodename
     hostname, port, user = read.text("hostname", host), read.text("port", "22"), read.text("user")
     jump = read.optional("proxyjump").rpartition(",")[2]
     jump = alias_of(jump if jump.startswith("ssh://") else f"ssh://{jump}") if jump else ""
@@ -405,9 +418,13 @@ def _tokens(read: _Reader, host: str) -> dict[str, str]:
 
 
 def _path_expander(read: _Reader, host: str, environ: Mapping[str, str]) -> Callable[[str], str]:
-    tokens = _tokens(read, host)
-
     def expand(path: str) -> str:
+        if "%" not in path and "$" not in path:
+            return expand_home(path)
+        import re
+
+        tokens = _tokens(read, host)
+
         def replace(match: re.Match[str]) -> str:
             name = match.group(1)
             if name is None:
@@ -451,18 +468,29 @@ def check_invocation(invocation: Invocation) -> None:
                 remedy="put it on one line; several commands can be joined by semicolons",
             )
     host = alias_of(invocation.destination)
-    if host.startswith("-") or re.search(r"[\s'`\"$\\;&<>|(){}\x00-\x1f\x7f]", host):
+    if host.startswith("-") or _holds(host, _NOT_IN_HOST, str.isspace):
         raise SettingsError("hostname contains invalid characters")
     typed, _, _ = invocation.destination.removeprefix("ssh://").rpartition("@")
     for user in (typed, invocation.value_of("l") or ""):
-        if user.startswith("-") or re.search(r"[\x00-\x1f\x7f'`\";&<>|(){}]|\s-|\\$", user):
+        is_option = any(before[-1:].isspace() for before in f" {user}".split("-")[:-1])
+        if is_option or user.endswith("\\") or _holds(user, _NOT_IN_USER):
             raise SettingsError("remote username contains invalid characters")
+
+
+def _holds(text: str, characters: str, kind: Callable[[str], bool] | None = None) -> bool:
+    """Tell whether text holds control characters, some others, or any of a kind."""
+    return any(
+        each < " " or each == "\x7f" or each in characters or (kind is not None and kind(each))
+        for each in text
+    )
 
 
 def alias_of(destination: str) -> str:
     """Return the host part of ``[user@]host`` or ``ssh://[user@]host[:port]``."""
     if destination.startswith("ssh://"):
         authority = destination[len("ssh://") :].partition("/")[0].rpartition("@")[2]
+        import re  # it takes 7 ms, which a passenger does not have
+
         match = re.fullmatch(r"\[(.*?)\](?::\d+)?|([^:]*)(?::\d+)?", authority)
         return (match.group(1) or match.group(2)) if match else authority
     host = destination.rpartition("@")[2]

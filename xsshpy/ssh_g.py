@@ -5,11 +5,7 @@ It resolves the configuration with the user's own options; ``xsshpy.settings`` r
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shlex
-import signal
-from collections.abc import Mapping, Sequence
 
 from xsshpy.errors import SettingsError
 from xsshpy.openssh import find_openssh, openssh_environment
@@ -22,6 +18,10 @@ from xsshpy.settings import (
     parse_keywords,
     parse_settings,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 SSH_CONFIG_DEADLINE = 60.0
 """Seconds that ``ssh -G`` may take: ``Match exec`` runs the user's own commands."""
@@ -54,6 +54,8 @@ async def run_ssh_g(arguments: Sequence[str]) -> tuple[int, str, str]:
     """
     # It takes 50 ms to import: help and usage errors do without, and need this module's types.
     import asyncio
+    import contextlib
+    import signal
 
     path = find_openssh(os.environ)
     if path is None:
@@ -124,6 +126,8 @@ async def read_settings(
 
 def slow_configuration(invocation: Invocation) -> SettingsError:
     """Return the error for an ``ssh -G`` that does not come to an end."""
+    import shlex
+
     return SettingsError(
         f"xssh: `ssh -G` did not answer within {SSH_CONFIG_DEADLINE:.0f} seconds",
         remedy=f"run `ssh -G {shlex.quote(invocation.destination)}` by hand; "

@@ -4,12 +4,6 @@ can be shared. If so, that is all of the run, and nothing slow is ever loaded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from socket import socket
-from typing import TYPE_CHECKING
-
-from xsshpy.configuration import read_settings_now
-from xsshpy.console import Console
 from xsshpy.errors import ConnectError, SettingsError
 from xsshpy.loading import import_asyncio, pause_collection, resume_collection
 from xsshpy.mux.client import Ride, try_master
@@ -23,23 +17,30 @@ from xsshpy.preliminaries import (
     open_console,
     silence_libraries,
 )
-from xsshpy.settings import Invocation, Settings
-from xsshpy.terminal.tty import sanitise_standard_descriptors
 from xsshpy.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from socket import socket
+
     from xsshpy.background import Background
+    from xsshpy.configuration import Reading
+    from xsshpy.console import Console
+    from xsshpy.settings import Invocation, Settings
 
 
-def start(invocation: Invocation, environ: Mapping[str, str]) -> int:
+def start(
+    invocation: Invocation, environ: Mapping[str, str], reading: Reading, log: int | None = None
+) -> int:
     """Do what the invocation says and return the exit status.
 
-    Raises LogFileError. Ends the process by the signal itself where one came before the session.
+    ``reading`` has begun; ``log`` is the descriptor of -E's file, where it is open. Ends the
+    process by the signal itself where one came before the session.
     """
-    sanitise_standard_descriptors()
-    console = open_console(invocation, environ)
+    console = open_console(invocation, environ, log)
     try:
-        settings = _read_settings(invocation, environ, console)
+        settings = _finish(reading, invocation, console)
         ride = Ride(None)
         if settings is not None:
             resume_collection()
@@ -128,12 +129,10 @@ def _start_behind_master(
     return ride.status
 
 
-def _read_settings(
-    invocation: Invocation, environ: Mapping[str, str], console: Console
-) -> Settings | None:
+def _finish(reading: Reading, invocation: Invocation, console: Console) -> Settings | None:
     """Return the settings; None where there is no ssh, and they are to be read without its help."""
     try:
-        settings, said = read_settings_now(invocation, environ)
+        settings, said = reading.finish()
     except FileNotFoundError:
         if invocation.value_of("O") is not None:
             raise SettingsError(

@@ -1,15 +1,20 @@
-"""The program's own standard streams in a session: with a remote pty or without. Pure."""
+"""The program's own standard streams: that they are there, and with a remote pty or without."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import os
 
-from xsshpy.settings import Settings
+from xsshpy.values import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from xsshpy.settings import Settings
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 
 
-class Streams(NamedTuple):
+@dataclass(frozen=True)
+class Streams:
     """How the session meets the user: with a remote pty or without, from which input."""
 
     pty: bool
@@ -29,3 +34,21 @@ def decide_streams(
         wanted = False
     raw = wanted and stdin_is_terminal and not settings.stdin_null
     return Streams(pty=wanted, raw=raw, null_input=settings.stdin_null), notice
+
+
+def sanitise_standard_descriptors() -> None:
+    """Open /dev/null on those of the descriptors 0, 1 and 2 that are closed.
+
+    Otherwise the next file or socket would become this program's stdin or stderr. Raises OSError
+    where /dev/null can't be opened.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    if null <= 2:
+        os.set_inheritable(null, True)
+    for fd in range(null + 1, 3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.dup2(null, fd)
+    if null > 2:
+        os.close(null)

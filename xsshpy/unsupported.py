@@ -7,7 +7,9 @@ either carried out or has no meaning here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _NOTICES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "channeltimeout": (("none",), "idle channels stay open"),

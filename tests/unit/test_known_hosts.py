@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from xsshpy.patterns import match_pattern
 from xsshpy.ssh import known_hosts_file
 from xsshpy.ssh.keyblob import (
     HostCertificate,
@@ -35,7 +36,7 @@ from xsshpy.ssh.known_hosts import (
     parse_known_hosts,
 )
 from xsshpy.ssh.known_hosts_file import add_host_key, load_known_hosts
-from xsshpy.ssh.patterns import match_host_list, match_pattern
+from xsshpy.ssh.patterns import match_host_list
 
 
 def ssh_string(data: bytes) -> bytes:

@@ -360,7 +360,7 @@ kept = [os.fstat(fd).st_ino for fd in range(3)]
 closed = [int(fd) for fd in "{closed}".split()]
 for fd in closed:
     os.close(fd)
-from xsshpy.terminal.tty import sanitise_standard_descriptors
+from xsshpy.streams import sanitise_standard_descriptors
 sanitise_standard_descriptors()
 null = os.stat(os.devnull).st_ino
 for fd in range(3):

@@ -12,26 +12,31 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping
-from socket import socket
-from typing import NamedTuple
 
-from xsshpy.console import Console
 from xsshpy.errors import ConnectError, SessionError, SettingsError
-from xsshpy.mux import orders, passage
-from xsshpy.mux.control import ControlMaster, MuxCommand, decide_command, read_control
+from xsshpy.mux import passage
+from xsshpy.mux.control import ControlMaster, MuxCommand, decide_command, has_forwards, read_control
 from xsshpy.mux.conversation import Conversation, MasterLostError
 from xsshpy.mux.messages import VERSION, XSSH_EXTENSION, MuxProtocolError
 from xsshpy.mux.sockets import UntrustedSocketError, connect, remove_stale
 from xsshpy.mux.task import MuxTask
-from xsshpy.settings import Invocation, Settings
+from xsshpy.values import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from socket import socket
+
+    from xsshpy.console import Console
+    from xsshpy.settings import Invocation, Settings
 
 ANSWER_DEADLINE = 5.0
 """Seconds that a master may take for its hello, and to say that it is alive. ConnectTimeout may
 say less."""
 
 
-class Ride(NamedTuple):
+@dataclass(frozen=True)
+class Ride:
     """What came of it: an exit status, or None where an own connection is to be made.
 
     ``is_dead``: somebody listens and does not answer. Who becomes a master may take his place.
@@ -68,7 +73,7 @@ def try_master(
         if command is MuxCommand.PROXY or _speaks_for_itself(task, is_xssh=is_xssh):
             return _pass_through(task, conversation)
         try:
-            return Ride(_WORK[command](task, conversation))
+            return Ride(_work(task, conversation))
         finally:
             conversation.close()
     except MasterLostError as lost:
@@ -79,27 +84,29 @@ def try_master(
         return Ride(None, is_dead=lost.is_silent)
 
 
-def _open(task: MuxTask, conversation: Conversation) -> int | None:
-    """The forwards first, as with ssh; where one is refused, all is done on an own connection."""
-    if not orders.ask_for_forwards(task, conversation):
-        task.console.error("muxclient: master forward request failed")
-        return None
-    return passage.run_session(task, conversation)
+def _work(task: MuxTask, conversation: Conversation) -> int | None:
+    """Have it done, and return the exit status; None where all is to be done without the master."""
+    if task.command is MuxCommand.STDIO_FORWARD:
+        return passage.run_stdio_forward(task, conversation)
+    if task.command is MuxCommand.OPEN and not has_forwards(task.settings.keywords):
+        return passage.run_session(task, conversation)
+    from xsshpy.mux import orders
 
-
-_WORK: Mapping[MuxCommand, Callable[[MuxTask, Conversation], int | None]] = {
-    MuxCommand.OPEN: _open,
-    MuxCommand.STDIO_FORWARD: passage.run_stdio_forward,
-    MuxCommand.CHECK: orders.check,
-    MuxCommand.EXIT: orders.terminate,
-    MuxCommand.STOP: orders.stop,
-    MuxCommand.FORWARD: orders.forward,
-    MuxCommand.CANCEL: orders.cancel,
-}
+    if task.command is MuxCommand.OPEN:
+        # The forwards first, as with ssh; where one is refused, it is of no use.
+        if not orders.ask_for_forwards(task, conversation):
+            task.console.error("muxclient: master forward request failed")
+            return None
+        return passage.run_session(task, conversation)
+    return orders.ORDERS[task.command](task, conversation)
 
 
 def _pass_through(task: MuxTask, conversation: Conversation) -> Ride:
     """Have the master pass on what this process says to the server."""
+    from socket import socket
+
+    from xsshpy.mux import orders
+
     try:
         orders.ask_for_proxy(task, conversation)
     except (SessionError, MasterLostError) as error:
@@ -108,7 +115,7 @@ def _pass_through(task: MuxTask, conversation: Conversation) -> Ride:
             raise
         task.console.debug(1, f"xssh: not through the master: {error}")
         return Ride(None)
-    return Ride(None, passage=conversation.socket)
+    return Ride(None, passage=socket(fileno=conversation.socket.detach()))
 
 
 def _speaks_for_itself(task: MuxTask, *, is_xssh: bool) -> bool:

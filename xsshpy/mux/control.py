@@ -6,12 +6,13 @@ makes no sense in ssh's words. Here its words become values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from enum import Enum
-from typing import NamedTuple
-
 from xsshpy.errors import UsageError
 from xsshpy.login_settings import parse_time
+from xsshpy.values import Enum, dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SHARING_DEFAULT = "no"
 """What is done where neither --share nor XSSH_SHARE says anything."""
@@ -23,6 +24,7 @@ SHARE_VARIABLE = "XSSH_SHARE"
 AUTOMATIC_KEYWORD = "xsshshare"
 """Ours, among those that ``ssh -G`` printed: the socket is of our own choice."""
 
+_FORWARD_KEYWORDS = ("localforward", "dynamicforward", "remoteforward")
 _CHOICES = {"yes": SHARING_TIME, "true": SHARING_TIME, "no": 0, "false": 0}
 
 
@@ -64,7 +66,8 @@ class MuxCommand(Enum):
         return self not in (MuxCommand.OPEN, MuxCommand.STDIO_FORWARD)
 
 
-class ControlSettings(NamedTuple):
+@dataclass(frozen=True)
+class ControlSettings:
     """The keywords as values. ``path`` is empty where nothing is to be shared.
 
     ``persist`` is how many seconds a master stays when nobody uses it; 0 is for ever, None not at
@@ -97,6 +100,11 @@ _COMMANDS = {
     for command in MuxCommand
     if command.needs_master  # the others are not said with -O
 }
+
+
+def has_forwards(keywords: Mapping[str, tuple[str, ...]]) -> bool:
+    """Tell whether -L, -R, -D or the configuration name any forward."""
+    return any(keywords.get(keyword) for keyword in _FORWARD_KEYWORDS)
 
 
 def read_control(keywords: Mapping[str, tuple[str, ...]]) -> ControlSettings:

@@ -7,10 +7,8 @@ Rules kept here: a master that is silent, gone, or speaks something else never h
 
 from __future__ import annotations
 
-import socket
 import time
 
-from xsshpy.console import Console
 from xsshpy.mux.messages import (
     VERSION,
     XSSH_EXTENSION,
@@ -19,11 +17,16 @@ from xsshpy.mux.messages import (
     FrameReader,
     Hello,
     MuxProtocolError,
-    Reply,
-    Request,
     decode_reply,
     encode,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+
+    from xsshpy.console import Console
+    from xsshpy.mux.messages import Reply, Request
 
 _READ_SIZE = 4096
 

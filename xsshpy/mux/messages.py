@@ -18,14 +18,12 @@ Descriptors do not travel in frames: one byte each follows the frames of :class:
 
 from __future__ import annotations
 
-import struct
-from enum import IntEnum
-from typing import TYPE_CHECKING, TypeAlias, cast
+from xsshpy.values import IntEnum, dataclass
 
-from xsshpy.values import dataclass
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
 
 VERSION = 4
 """The only version there is of the protocol."""
@@ -45,7 +43,7 @@ XSSH_EXTENSION = (b"xssh", b"1")
 PATH_PORT = 0xFFFFFFFE
 """A port that says: the host beside it is the path of a Unix socket."""
 
-_NUMBER = struct.Struct(">I")
+_SIZE = 4
 _MAX_NUMBER = 0xFFFFFFFF
 
 
@@ -292,7 +290,7 @@ Reply: TypeAlias = (
 
 # The fields of each: n number, f flag, s string, b a string that nobody looks at, * strings to the
 # end, + pairs of a string and one that nobody looks at, to the end.
-_REQUESTS: dict[int, tuple[type[object], str]] = {
+_REQUESTS: dict[int, tuple[Callable[..., Request], str]] = {
     Kind.HELLO: (Hello, "n+"),
     Kind.NEW_SESSION: (NewSession, "nbffffnss*"),
     Kind.ALIVE_CHECK: (AliveCheck, "n"),
@@ -303,7 +301,7 @@ _REQUESTS: dict[int, tuple[type[object], str]] = {
     Kind.STOP_LISTENING: (StopListening, "n"),
     Kind.PROXY: (StartProxy, "n"),
 }
-_REPLIES: dict[int, tuple[type[object], str]] = {
+_REPLIES: dict[int, tuple[Callable[..., Reply], str]] = {
     Kind.HELLO: (Hello, "n+"),
     Kind.OK: (Ok, "n"),
     Kind.PERMISSION_DENIED: (PermissionDenied, "ns"),
@@ -315,7 +313,7 @@ _REPLIES: dict[int, tuple[type[object], str]] = {
     Kind.TTY_ALLOCATION_FAILED: (TtyAllocationFailed, "n"),
     Kind.PROXY_STARTED: (ProxyStarted, "n"),
 }
-_KINDS = {
+_KINDS: dict[object, tuple[int, str]] = {
     message: (kind, fields)
     for table in (_REQUESTS, _REPLIES)
     for kind, (message, fields) in table.items()
@@ -335,25 +333,32 @@ def encode(message: Request | Reply) -> bytes:
     Raises MuxProtocolError for one that is too long or whose numbers do not fit.
     """
     kind, fields = _KINDS[type(message)]
-    parts = [_NUMBER.pack(kind)]
+    parts = [_pack(kind)]
     names = vars(type(message))["__match_args__"]
     for code, name in zip(fields, names, strict=True):
         value = getattr(message, name)
-        for item in cast("tuple[object, ...]", value) if code in "*+" else (value,):
+        for item in value if code in "*+" else (value,):
             parts.append(_encode_field(item))
     body = b"".join(parts)
     if len(body) > MAX_FRAME:
         raise MuxProtocolError(f"a message of {len(body)} bytes is too long")
-    return _NUMBER.pack(len(body)) + body
+    return _pack(len(body)) + body
 
 
-def _encode_field(value: object) -> bytes:
+def _encode_field(value: int | bytes) -> bytes:
     if isinstance(value, int):
         if not 0 <= value <= _MAX_NUMBER:
             raise MuxProtocolError("a number is out of range")
-        return _NUMBER.pack(value)
-    text = cast("bytes", value)
-    return _NUMBER.pack(len(text)) + text
+        return _pack(value)
+    return _pack(len(value)) + value
+
+
+def _pack(number: int) -> bytes:
+    return number.to_bytes(_SIZE, "big")
+
+
+def _unpack(data: bytes | bytearray, at: int = 0) -> int:
+    return int.from_bytes(data[at : at + _SIZE], "big")
 
 
 def decode_request(frame: bytes) -> Request:
@@ -362,7 +367,8 @@ def decode_request(frame: bytes) -> Request:
     kind = fields.number()
     if kind not in _REQUESTS:
         return UnknownRequest(fields.number(), kind)
-    return cast("Request", fields.message(*_REQUESTS[kind]))
+    message, codes = _REQUESTS[kind]
+    return message(*fields.take(codes))
 
 
 def decode_reply(frame: bytes) -> Reply:
@@ -371,7 +377,8 @@ def decode_reply(frame: bytes) -> Reply:
     kind = fields.number()
     if kind not in _REPLIES:
         return UnknownReply(kind)
-    return cast("Reply", fields.message(*_REPLIES[kind]))
+    message, codes = _REPLIES[kind]
+    return message(*fields.take(codes))
 
 
 class _Fields:
@@ -381,9 +388,8 @@ class _Fields:
         self._frame = frame
         self._at = 0
 
-    def message(self, message: type[object], fields: str) -> object:
-        make = cast("Callable[..., object]", message)
-        return make(*(self._field(code) for code in fields))
+    def take(self, codes: str) -> list[object]:
+        return [self._field(code) for code in codes]
 
     def _field(self, code: str) -> object:
         if code == "n":
@@ -397,12 +403,12 @@ class _Fields:
         return self._strings() if code == "*" else self._pairs()
 
     def number(self) -> int:
-        end = self._at + 4
+        end = self._at + _SIZE
         if end > len(self._frame):
             raise MuxProtocolError("a message is too short")
-        (value,) = _NUMBER.unpack_from(self._frame, self._at)
+        value = _unpack(self._frame, self._at)
         self._at = end
-        return int(value)
+        return value
 
     def string(self) -> bytes:
         text = self._opaque().removesuffix(b"\0")
@@ -452,15 +458,15 @@ class FrameReader:
 
         Raises MuxProtocolError for one that is longer than the limit.
         """
-        if len(self._buffer) < _NUMBER.size:
+        if len(self._buffer) < _SIZE:
             return None
-        (length,) = _NUMBER.unpack_from(self._buffer)
+        length = _unpack(self._buffer)
         if length > self._limit:
             raise MuxProtocolError(f"a message of {length} bytes is too long")
-        end = _NUMBER.size + length
+        end = _SIZE + length
         if len(self._buffer) < end:
             return None
-        frame = bytes(self._buffer[_NUMBER.size : end])
+        frame = bytes(self._buffer[_SIZE:end])
         del self._buffer[:end]
         return frame
 
@@ -469,12 +475,12 @@ class FrameReader:
 
         Raises MuxProtocolError as :meth:`next_frame` does.
         """
-        if len(self._buffer) < _NUMBER.size:
-            return _NUMBER.size - len(self._buffer)
-        (length,) = _NUMBER.unpack_from(self._buffer)
+        if len(self._buffer) < _SIZE:
+            return _SIZE - len(self._buffer)
+        length = _unpack(self._buffer)
         if length > self._limit:
             raise MuxProtocolError(f"a message of {length} bytes is too long")
-        return max(0, _NUMBER.size + int(length) - len(self._buffer))
+        return max(0, _SIZE + length - len(self._buffer))
 
     def take_raw(self, count: int) -> bytes | None:
         """Return ``count`` bytes that belong to no frame, or None until they have arrived."""

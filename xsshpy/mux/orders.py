@@ -6,10 +6,9 @@ Words, order and statuses are ssh's (mux.c). PROTOCOL.mux §4 to §8.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from xsshpy.console import LogLevel
-from xsshpy.mux.control import MuxCommand
+from xsshpy.mux.control import MuxCommand, has_forwards
 from xsshpy.mux.conversation import Conversation, MasterLostError
 from xsshpy.mux.messages import (
     PATH_PORT,
@@ -27,13 +26,16 @@ from xsshpy.mux.messages import (
     StopListening,
     Terminate,
 )
-from xsshpy.mux.task import MuxTask, refuse, shown
+from xsshpy.mux.task import refuse, shown
 from xsshpy.streams import STDOUT
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from xsshpy.mux.task import MuxTask
     from xsshpy.ssh.forward_spec import Endpoint, Forward
 
-_FORWARD_KEYWORDS = ("localforward", "dynamicforward", "remoteforward")
 _SOCKS = b"socks"
 """What ssh names as the target where each connection names its own."""
 
@@ -124,7 +126,7 @@ def ask_for_forwards(task: MuxTask, conversation: Conversation) -> bool:
     What was refused has been told. Raises SessionError for an answer that makes no sense, and
     MasterLostError.
     """
-    if not any(task.settings.keywords.get(keyword) for keyword in _FORWARD_KEYWORDS):
+    if not has_forwards(task.settings.keywords):
         return True
     from xsshpy.ssh.forward_spec import parse_forwards
 
@@ -217,3 +219,13 @@ def _describe(task: MuxTask, wanted: Forward) -> str:
     host, number = ("socks", 0) if wanted.target is None else wanted.target.describe()
     side = "local" if wanted.kind is ForwardKind.LOCAL else "remote"
     return f"{side} forward {place}:{port} -> {host}:{number}"
+
+
+ORDERS: Mapping[MuxCommand, Callable[[MuxTask, Conversation], int]] = {
+    MuxCommand.CHECK: check,
+    MuxCommand.EXIT: terminate,
+    MuxCommand.STOP: stop,
+    MuxCommand.FORWARD: forward,
+    MuxCommand.CANCEL: cancel,
+}
+"""What -O asks for by itself."""

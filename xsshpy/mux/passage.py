@@ -8,10 +8,6 @@ SetEnv, there by the master's own SendEnv. PROTOCOL.mux §2, §3.
 from __future__ import annotations
 
 import os
-import re
-import signal
-from collections.abc import Iterator
-from fnmatch import fnmatchcase
 
 from xsshpy.console import LogLevel
 from xsshpy.mux.conversation import Conversation, MasterLostError
@@ -22,14 +18,24 @@ from xsshpy.mux.messages import (
     NewSession,
     NewStdioForward,
     PermissionDenied,
-    Reply,
     SessionOpened,
 )
 from xsshpy.mux.passenger import KeptFlags, Passenger, Signals, listen_until_end
 from xsshpy.mux.sockets import UntrustedSocketError, connect, send_descriptors
-from xsshpy.mux.task import MuxTask, refuse, shown
-from xsshpy.streams import STDERR, STDIN, STDOUT, Streams, decide_streams
-from xsshpy.terminal.tty import RawTerminal
+from xsshpy.mux.task import refuse, shown
+from xsshpy.streams import STDERR, STDIN, STDOUT, decide_streams
+from xsshpy.values import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Iterator
+
+    from xsshpy.mux.messages import Reply
+    from xsshpy.mux.task import MuxTask
+    from xsshpy.streams import Streams
+else:
+    import _signal as signal
 
 _LAST_DEADLINE = 1.0
 """Seconds for a master to show that it is there though it closed a session without a status."""
@@ -59,7 +65,7 @@ def run_session(task: MuxTask, conversation: Conversation) -> int | None:
     task.console.debug(1, f"{_SESSION}: master session id: {reply.session}")
     if task.settings.fork_after_authentication and _leave_foreground():
         return 0
-    passenger = Passenger(conversation, task.console, reply.session, RawTerminal(STDIN))
+    passenger = Passenger(conversation, task.console, reply.session)
     try:
         with Signals(pid) as signals:
             if streams.raw and not task.settings.fork_after_authentication:
@@ -138,7 +144,7 @@ def _decide_streams(task: MuxTask) -> Streams:
     has_program = bool(task.invocation.command or task.settings.remote_command)
     streams, _ = decide_streams(task.settings, has_program, stdin_is_terminal=os.isatty(STDIN))
     if task.settings.session_type == "none":
-        return streams._replace(pty=False, raw=False)
+        return replace(streams, pty=False, raw=False)
     return streams
 
 
@@ -184,7 +190,7 @@ def _wants_x11(task: MuxTask, *, is_xssh: bool) -> bool:
     if settings.forward_x11:
         return True
     options = [value or "" for letter, value in invocation.ssh_options if letter == "o"]
-    said = any(re.match(r"\s*forwardx11[=\s]", option, re.IGNORECASE) for option in options)
+    said = any(_keyword_of(option) == "forwardx11" for option in options)
     if (
         not is_xssh
         or said
@@ -197,7 +203,14 @@ def _wants_x11(task: MuxTask, *, is_xssh: bool) -> bool:
     return not is_protocol_command(invocation.command or settings.remote_command)
 
 
+def _keyword_of(option: str) -> str:
+    """Return the keyword of -o's value, which ends at a space or an equals sign."""
+    return "".join(option.partition("=")[0].split()[:1]).lower()
+
+
 def _escape(text: str) -> int:
+    if text.isascii() and len(text) == 1:
+        return ord(text)
     from xsshpy.terminal.escapes import parse_escape_char
 
     code = parse_escape_char(text)
@@ -208,8 +221,10 @@ def _variables(task: MuxTask) -> Iterator[bytes]:
     """Yield what SendEnv lets through, then what SetEnv sets: each as ``NAME=value``."""
     patterns = task.settings.send_env
     if patterns:
+        from xsshpy.patterns import matches_any
+
         for name, value in task.environ.items():
-            if any(fnmatchcase(name, pattern) for pattern in patterns):
+            if matches_any(name, patterns):
                 yield os.fsencode(f"{name}={value}")
     for name, value in task.settings.set_env:
         yield os.fsencode(f"{name}={value}")

@@ -8,18 +8,25 @@ case. Whatever happens, terminal and descriptors are as they were. PROTOCOL.mux 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
-import signal
-from collections.abc import Iterator
-from types import FrameType, TracebackType
 
-from xsshpy.console import Console
 from xsshpy.errors import EXIT_FAILURE, SessionError
-from xsshpy.mux.conversation import Conversation
-from xsshpy.mux.messages import ExitMessage, Reply, TtyAllocationFailed
-from xsshpy.terminal.tty import RawTerminal
+from xsshpy.mux.messages import ExitMessage, TtyAllocationFailed
+from xsshpy.streams import STDIN
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Iterator
+    from types import FrameType, TracebackType
+
+    from xsshpy.console import Console
+    from xsshpy.mux.conversation import Conversation
+    from xsshpy.mux.messages import Reply
+    from xsshpy.terminal.tty import RawTerminal
+else:
+    import _signal as signal  # without the names, which take 4 ms
 
 _STREAMS = (0, 1, 2)
 _ENDING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
@@ -37,8 +44,10 @@ class KeptFlags:
     def restore(self) -> None:
         """Put them back."""
         for number in self._blocking:
-            with contextlib.suppress(OSError):
+            try:
                 os.set_blocking(number, True)
+            except OSError:
+                pass
 
 
 def _is_blocking(descriptor: int) -> bool:
@@ -83,13 +92,17 @@ class Signals:
         self.killed = number
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
-        with contextlib.suppress(OSError):
+        try:
             os.kill(self._master_pid, number)
+        except OSError:
+            pass
 
     def drain(self) -> None:
         """Forget that signals came; what they did is done."""
-        with contextlib.suppress(BlockingIOError):
+        try:
             os.read(self.wakeup, 4096)
+        except BlockingIOError:
+            pass
 
 
 def listen_until_end(conversation: Conversation, signals: Signals) -> Iterator[Reply]:
@@ -112,13 +125,11 @@ def listen_until_end(conversation: Conversation, signals: Signals) -> Iterator[R
 class Passenger:
     """One session in the master's hands. ``session`` is its number there."""
 
-    def __init__(
-        self, conversation: Conversation, console: Console, session: int, terminal: RawTerminal
-    ) -> None:
+    def __init__(self, conversation: Conversation, console: Console, session: int) -> None:
         self._conversation = conversation
         self._console = console
         self._session = session
-        self._terminal = terminal
+        self._terminal: RawTerminal | None = None
         self._status: int | None = None
 
     @property
@@ -157,11 +168,15 @@ class Passenger:
 
     def enter_raw_mode(self) -> None:
         """Hand the keys over as they are typed."""
+        from xsshpy.terminal.tty import RawTerminal  # most passengers have a command
+
+        self._terminal = RawTerminal(STDIN)
         self._console.raw = self._terminal.enter()
 
     def _leave_raw_mode(self) -> None:
-        self._terminal.leave()
-        self._console.raw = False
+        if self._terminal is not None:
+            self._terminal.leave()
+            self._console.raw = False
 
     def close(self) -> None:
         """Put the terminal back."""

@@ -15,16 +15,20 @@ ssh checks owners only where it listens; the rest is ours. PROTOCOL.mux, unix(7)
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import socket
 import stat
-import struct
 import sys
-from typing import NamedTuple
 
 from xsshpy.errors import XsshError
+from xsshpy.values import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    import socket as _socket
+else:
+    import _socket  # what `socket` adds, a passenger has no use for: names, selectors; 5 ms
 
 PATH_SIZE = 104 if sys.platform == "darwin" or "bsd" in sys.platform else 108
 """Room for a socket's path and the NUL at its end (bytes)."""
@@ -33,7 +37,7 @@ BACKLOG = 64
 """How many may wait to be let in, as with ssh."""
 
 _SUFFIX_BYTES = 8
-_DESCRIPTOR = struct.Struct("i")
+_DESCRIPTOR_SIZE = 4
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -49,7 +53,8 @@ class UntrustedSocketError(Exception):
     """Others could stand behind this socket. The text says why, and names the path."""
 
 
-class Peer(NamedTuple):
+@dataclass(frozen=True)
+class Peer:
     """The process at the other end; ``pid`` is 0 where the system does not tell."""
 
     uid: int
@@ -102,22 +107,33 @@ def connect(path: str, seconds: float) -> socket.socket:
     """
     require_length(path)
     check_place(path)
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
-        # With a timeout of Python's, a full queue is an error instead of a wait.
-        whole = int(seconds)
-        limit = struct.pack("@ll", whole, int((seconds - whole) * 1e6))
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        connection.settimeout(seconds)
         try:
             connection.connect(path)
         except BlockingIOError:
-            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
+            _wait_for_room(connection, path, seconds)
         check_peer(connection, path)
         connection.settimeout(seconds)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _wait_for_room(connection: socket.socket, path: str, seconds: float) -> None:
+    """Connect where many wait to be let in: with a timeout of Python's that is an error."""
+    import struct
+
+    whole = int(seconds)
+    limit = struct.pack("@ll", whole, int((seconds - whole) * 1e6))
+    connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, limit)
+    connection.settimeout(None)
+    try:
+        connection.connect(path)
+    except BlockingIOError:
+        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
 
 
 def check_peer(connection: socket.socket, path: str) -> None:
@@ -129,15 +145,15 @@ def check_peer(connection: socket.socket, path: str) -> None:
 
 def identify_peer(connection: socket.socket) -> Peer | None:
     """Return who is at the other end, or None where the system does not tell."""
-    if hasattr(socket, "SO_PEERCRED"):
-        layout = struct.Struct("@iII")
-        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, layout.size)
-        pid, uid, _ = layout.unpack(raw)
+    if hasattr(_socket, "SO_PEERCRED"):
+        # struct ucred: pid, uid, gid (unix(7))
+        raw = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+        pid, uid, _ = memoryview(raw).cast("I")
         return Peer(uid, pid)
     if sys.platform == "darwin" or "freebsd" in sys.platform:
         # struct xucred: version, uid, … (unix(4), LOCAL_PEERCRED at level 0)
         raw = connection.getsockopt(0, 1, 76)
-        return Peer(struct.unpack_from("@II", raw)[1], 0)
+        return Peer(memoryview(raw)[:8].cast("I")[1], 0)
     return None
 
 
@@ -153,10 +169,11 @@ class Listener:
     def close(self) -> None:
         """Listen no more, and take the name away if it is still this socket's."""
         self.socket.close()
-        with contextlib.suppress(OSError):
-            found = os.lstat(self.path)
-            if (found.st_dev, found.st_ino) == self._identity:
+        try:
+            if self.is_in_place():
                 os.unlink(self.path)
+        except OSError:
+            pass
 
     def is_in_place(self) -> bool:
         """Say whether the name is still this socket's."""
@@ -173,6 +190,8 @@ def listen(path: str) -> Listener:
     Raises ControlSocketTakenError where the name is taken, and ControlPathError, in ssh's words,
     where nothing can be made there.
     """
+    import socket
+
     beside = f"{path}.{os.urandom(_SUFFIX_BYTES).hex()}"  # as long as ssh's
     if len(os.fsencode(beside)) >= PATH_SIZE:
         raise ControlPathError(
@@ -216,17 +235,19 @@ def _link(beside: str, path: str) -> None:
 
 def remove_stale(path: str) -> None:
     """Remove a socket at which nobody listens; anything else is left."""
-    with contextlib.suppress(OSError):
+    try:
         found = os.lstat(path)
         if stat.S_ISSOCK(found.st_mode) and found.st_uid == os.geteuid():
             os.unlink(path)
+    except OSError:
+        pass
 
 
 def send_descriptors(connection: socket.socket, descriptors: tuple[int, ...]) -> None:
     """Send descriptors, each with a byte of its own, as ssh takes them. Raises OSError."""
     for descriptor in descriptors:
-        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(descriptor))
-        connection.sendmsg([b"\0"], [rights])
+        number = descriptor.to_bytes(_DESCRIPTOR_SIZE, sys.byteorder)
+        connection.sendmsg([b"\0"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, number)])
 
 
 def receive(connection: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
@@ -235,17 +256,17 @@ def receive(connection: socket.socket, size: int, most: int) -> tuple[bytes, lis
     More than ``most`` descriptors at once are no peer's of ours: they are closed, and OSError is
     raised, which it is too for what recvmsg(2) finds.
     """
-    room = socket.CMSG_SPACE(_DESCRIPTOR.size * (most + 1))
-    flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+    room = _socket.CMSG_SPACE(_DESCRIPTOR_SIZE * (most + 1))
+    flags = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
     data, ancillary, said, _ = connection.recvmsg(size, room, flags)
     received: list[int] = []
     for level, kind, content in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            whole = len(content) - len(content) % _DESCRIPTOR.size
-            received += [number for (number,) in _DESCRIPTOR.iter_unpack(content[:whole])]
+        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+            whole = len(content) - len(content) % _DESCRIPTOR_SIZE
+            received += memoryview(content)[:whole].cast("i")
     for descriptor in received:
         os.set_inheritable(descriptor, False)
-    if len(received) > most or said & socket.MSG_CTRUNC:
+    if len(received) > most or said & _socket.MSG_CTRUNC:
         close_descriptors(received)
         raise OSError(errno.EMSGSIZE, "more descriptors than asked for")
     return data, received
@@ -254,5 +275,7 @@ def receive(connection: socket.socket, size: int, most: int) -> tuple[bytes, lis
 def close_descriptors(descriptors: list[int]) -> None:
     """Close descriptors, and empty the list."""
     while descriptors:
-        with contextlib.suppress(OSError):
+        try:
             os.close(descriptors.pop())
+        except OSError:
+            pass

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple, NoReturn
-
-from xsshpy.console import Console
 from xsshpy.errors import SessionError
-from xsshpy.mux.control import ControlSettings, MuxCommand
-from xsshpy.settings import Invocation, Settings
+from xsshpy.values import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NoReturn
+
+    from xsshpy.console import Console
+    from xsshpy.mux.control import ControlSettings, MuxCommand
+    from xsshpy.settings import Invocation, Settings
 
 _SHOWN_PATH = 100
 """How much of a path ssh's messages show (characters)."""
 
 
-class MuxTask(NamedTuple):
+@dataclass(frozen=True)
+class MuxTask:
     """What is wanted of a master."""
 
     invocation: Invocation

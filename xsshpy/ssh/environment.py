@@ -12,9 +12,11 @@ server's logs, forced commands and restricted keys: theirs is never changed by a
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
+from xsshpy.patterns import matches_any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 BACKEND_VARIABLE = "MPLBACKEND"
 DEFAULT_BACKEND = "TkAgg"
@@ -44,8 +46,12 @@ _PROTOCOL_COMMANDS = r"""(?xs)(?:
 """Commands that other programs start on the remote host to speak with over stdio. One that is
 taken for such a command by mistake only does without MPLBACKEND."""
 
-_PROGRAMS = r"""(?x)(?<![^\s;&|/'"])(?:rsync|git|scp|internal-sftp|sftp-server|borg|hg|svnserve
-        |cvs|bzr|bup|unison|rdiff-backup|rclone|mosh-server|docker|nix-store|nix-daemon|virt-ssh-helper)"""
+_PROGRAMS = (
+    *("rsync", "git", "scp", "internal-sftp", "sftp-server", "borg", "hg", "svnserve", "cvs"),
+    *("bzr", "bup", "unison", "rdiff-backup", "rclone", "mosh-server", "docker", "nix-store"),
+    *("nix-daemon", "virt-ssh-helper"),
+)
+_BEGINNINGS = rf"""(?<![^\s;&|/'"])(?:{"|".join(_PROGRAMS)})"""
 """How each of them begins. Only there is the whole pattern tried, and only so far and so often:
 from every place on, it would take hours for a command of a megabyte."""
 _REACH = 4096
@@ -58,7 +64,11 @@ def is_protocol_command(command: str) -> bool:
     Takes time in proportion to the command's length. Among more than 64 programs that might, one
     is taken to.
     """
-    for number, found in enumerate(re.finditer(_PROGRAMS, command), 1):
+    if not any(program in command for program in _PROGRAMS):
+        return False
+    import re  # it takes 7 ms, of which a passenger that speaks for itself has no need
+
+    for number, found in enumerate(re.finditer(_BEGINNINGS, command), 1):
         start = found.start()
         # Compiled when it is met: most commands hold no such word.
         pattern = re.compile(_PROTOCOL_COMMANDS)
@@ -75,11 +85,7 @@ def choose_variables(
     As in ssh, a SetEnv pair wins over a variable of the same name that SendEnv would copy, and
     among SetEnv pairs the first one.
     """
-    chosen = {
-        name: value
-        for name, value in environ.items()
-        if any(fnmatchcase(name, pattern) for pattern in send_env)
-    }
+    chosen = {name: value for name, value in environ.items() if matches_any(name, send_env)}
     for name, value in reversed(set_env):
         chosen[name] = value
     return chosen
@@ -102,6 +108,8 @@ def decide_backend(chosen: Mapping[str, str], option: str | None) -> str | None:
 
 def is_plain(value: str) -> bool:
     """Tell whether a value means nothing but itself to any shell."""
+    import re
+
     return bool(re.fullmatch(_PLAIN, value))
 
 

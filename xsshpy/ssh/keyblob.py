@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final
 
-from xsshpy.ssh.patterns import match_pattern
+from xsshpy.patterns import match_pattern
 from xsshpy.values import dataclass
 
 _CERTIFICATE_SUFFIX: Final = "-cert-v01@openssh.com"

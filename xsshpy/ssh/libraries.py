@@ -8,12 +8,11 @@ dynamic loader only; the search is then as it was.
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from importlib.abc import Loader
     from importlib.machinery import ModuleSpec
     from types import ModuleType
@@ -41,8 +40,10 @@ class _AsyncsshFinder:
             return None
         import importlib.util
 
-        with contextlib.suppress(ValueError):  # two threads may be here
+        try:  # noqa: SIM105  (contextlib takes 3 ms to import)
             sys.meta_path.remove(self)
+        except ValueError:
+            pass  # two threads may be here
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.loader is not None:
             _wrap(spec.loader)
@@ -56,17 +57,15 @@ def _wrap(loader: Loader) -> None:
         from xsshpy.ssh.deferred import execute_lightly
 
         del loader.exec_module
-        with _quick_search():
-            execute_lightly(module, loader.exec_module)
+        _search_quickly(lambda: execute_lightly(module, loader.exec_module))
 
     loader.exec_module = execute  # type: ignore[method-assign]
 
 
-@contextlib.contextmanager
-def _quick_search() -> Iterator[None]:
+def _search_quickly(load: Callable[[], None]) -> None:
     if not sys.platform.startswith("linux"):
         # The search starts no program, and knows places that the loader does not.
-        yield
+        load()
         return
     import ctypes.util
 
@@ -79,7 +78,7 @@ def _quick_search() -> Iterator[None]:
 
     ctypes.util.find_library = find_library
     try:
-        yield
+        load()
     finally:
         ctypes.util.find_library = search
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import fcntl
-import os
 import signal
 import struct
 import sys
@@ -301,21 +300,3 @@ def suspend(raw: RawTerminal) -> None:
     signal.raise_signal(signal.SIGTSTP)
     if wanted:
         raw.enter()
-
-
-def sanitise_standard_descriptors() -> None:
-    """Open /dev/null on those of the descriptors 0, 1 and 2 that are closed.
-
-    Otherwise the next file or socket would become this program's stdin or stderr. Raises OSError
-    where /dev/null can't be opened.
-    """
-    null = os.open(os.devnull, os.O_RDWR)
-    if null <= 2:
-        os.set_inheritable(null, True)
-    for fd in range(null + 1, 3):
-        try:
-            fcntl.fcntl(fd, fcntl.F_GETFL)
-        except OSError:
-            os.dup2(null, fd)
-    if null > 2:
-        os.close(null)
