@@ -283,15 +283,15 @@ else:
             raise AttributeError(f"a member of {type(self).__qualname__} does not change")
 
         def __repr__(self) -> str:
-            return f"<{type(self).__qualname__}.{self.name}: {self.value!r}>"
+            return f"<{type(self).__name__}.{self.name}: {self.value!r}>"
 
         def __str__(self) -> str:
-            return f"{type(self).__qualname__}.{self.name}"
+            return f"{type(self).__name__}.{self.name}"
 
         def __reduce_ex__(self, protocol: object) -> object:
             return type(self), (self.value,)
 
-    class IntEnum(int, Enum):
+    class IntEnum(Enum, int):
         """As ``enum.IntEnum``, which since Python 3.11 is shown as the number."""
 
         __str__ = int.__repr__

@@ -7,6 +7,7 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_it_is_there_at_once_with_its_mode_and_nothing_beside(folder: Path) -> N
     mode = os.lstat(folder / "s").st_mode
     assert stat.S_ISSOCK(mode)
     assert stat.S_IMODE(mode) == 0o600
-    with connect(str(folder / "s"), SECONDS) as connection:
+    with closing(connect(str(folder / "s"), SECONDS)) as connection:
         peer = identify_peer(connection)
         assert peer is not None
         assert (peer.uid, peer.pid) == (os.geteuid(), os.getpid())
@@ -214,7 +215,7 @@ def test_a_process_of_anothers_is_not_trusted(folder: Path) -> None:
 
 
 def test_descriptors_travel_with_a_byte_each(listener: Listener) -> None:
-    with connect(listener.path, SECONDS) as near:
+    with closing(connect(listener.path, SECONDS)) as near:
         far, _ = listener.socket.accept()
         far.setblocking(True)
         reader, writer = os.pipe()
@@ -237,7 +238,7 @@ def test_descriptors_travel_with_a_byte_each(listener: Listener) -> None:
 
 
 def test_more_descriptors_than_wanted_are_closed(listener: Listener) -> None:
-    with connect(listener.path, SECONDS) as near:
+    with closing(connect(listener.path, SECONDS)) as near:
         far, _ = listener.socket.accept()
         far.setblocking(True)
         before = set(os.listdir("/proc/self/fd"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import enum
 import pickle
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -174,3 +175,60 @@ class Sent:
 
 def test_pickle() -> None:
     assert pickle.loads(pickle.dumps(Sent(3))) == Sent(3)
+
+
+def make_enumerations(module: Any) -> tuple[Any, Any]:
+    class Loudness(module.IntEnum):
+        """How loud."""
+
+        LOW = 1
+        HIGH = 2
+        TOP = 2
+
+        @property
+        def next(self) -> int:
+            return self + 1
+
+        @classmethod
+        def parse(cls, name: str) -> Any:
+            return cls[name.upper()]
+
+    class Choice(module.Enum):
+        NO = "no"
+        YES = "yes"
+
+        def __bool__(self) -> bool:
+            return self is not type(self).NO
+
+    return Loudness, Choice
+
+
+@pytest.mark.parametrize("module", [values, enum], ids=["ours", "theirs"])
+def test_enumerations(module: Any) -> None:
+    loudness, choice = make_enumerations(module)
+    low, high = loudness.LOW, loudness.HIGH
+    assert (low.name, low.value, low + 1, low.next) == ("LOW", 1, 2, 2)
+    assert isinstance(low, int) and low < high == 2 and {1: "x"}[low] == "x"
+    assert [*loudness] == [low, high] and len(loudness) == 2
+    assert loudness.TOP is high and loudness["TOP"] is high
+    assert loudness(2) is high and loudness.parse("low") is low and low in loudness
+    assert f"{low}" == "1" and repr(low) == "<Loudness.LOW: 1>"
+    assert loudness.__doc__ == "How loud."
+    assert choice("yes") is choice.YES and choice.YES != "yes" and choice.YES != choice.NO
+    assert str(choice.NO) == "Choice.NO" and repr(choice.NO) == "<Choice.NO: 'no'>"
+    assert choice.YES and not choice.NO and {choice.NO: 1}[choice.NO] == 1
+    assert copy.deepcopy([choice.NO])[0] is choice.NO and copy.copy(low) is low
+
+
+@pytest.mark.parametrize("module", [values, enum], ids=["ours", "theirs"])
+def test_what_enumerations_refuse(module: Any) -> None:
+    loudness, choice = make_enumerations(module)
+    for wrong in (3, "LOW", []):
+        with pytest.raises(ValueError, match="is not a valid .*Loudness"):
+            loudness(wrong)
+    with pytest.raises(KeyError):
+        choice["MAYBE"]
+    with pytest.raises(AttributeError):
+        choice.NO = 1
+    with pytest.raises(AttributeError):
+        choice.NO.name = "YES"

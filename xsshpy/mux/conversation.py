@@ -23,7 +23,7 @@ from xsshpy.mux.messages import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    import _socket
 
     from xsshpy.console import Console
     from xsshpy.mux.messages import Reply, Request
@@ -45,7 +45,7 @@ class Conversation:
     ``is_xssh``, after the hellos: it is a master of xssh's.
     """
 
-    def __init__(self, connection: socket.socket, console: Console, seconds: float) -> None:
+    def __init__(self, connection: _socket.socket, console: Console, seconds: float) -> None:
         self.socket = connection
         self._console = console
         self._seconds = seconds

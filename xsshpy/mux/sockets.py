@@ -15,6 +15,7 @@ ssh checks owners only where it listens; the rest is ours. PROTOCOL.mux, unix(7)
 
 from __future__ import annotations
 
+import _socket  # what `socket` adds, a passenger has no use for: names, selectors; 5 ms
 import errno
 import os
 import stat
@@ -26,9 +27,6 @@ from xsshpy.values import dataclass
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    import socket as _socket
-else:
-    import _socket  # what `socket` adds, a passenger has no use for: names, selectors; 5 ms
 
 PATH_SIZE = 104 if sys.platform == "darwin" or "bsd" in sys.platform else 108
 """Room for a socket's path and the NUL at its end (bytes)."""
@@ -98,7 +96,7 @@ def _may_others_write(folder: os.stat_result) -> bool:
     return bool(folder.st_mode & stat.S_IWGRP) and folder.st_gid not in (os.getegid(), 0)
 
 
-def connect(path: str, seconds: float) -> socket.socket:
+def connect(path: str, seconds: float) -> _socket.socket:
     """Return a connection to the process that listens there, checked.
 
     It blocks, with ``seconds`` as its timeout. Raises ControlPathError, UntrustedSocketError, and
@@ -122,7 +120,7 @@ def connect(path: str, seconds: float) -> socket.socket:
     return connection
 
 
-def _wait_for_room(connection: socket.socket, path: str, seconds: float) -> None:
+def _wait_for_room(connection: _socket.socket, path: str, seconds: float) -> None:
     """Connect where many wait to be let in: with a timeout of Python's that is an error."""
     import struct
 
@@ -136,14 +134,14 @@ def _wait_for_room(connection: socket.socket, path: str, seconds: float) -> None
         raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
 
 
-def check_peer(connection: socket.socket, path: str) -> None:
+def check_peer(connection: _socket.socket, path: str) -> None:
     """Raise UntrustedSocketError where neither we nor root are at the other end."""
     peer = identify_peer(connection)
     if peer is not None and peer.uid not in (os.geteuid(), 0):
         raise UntrustedSocketError(f"another user is behind {path}")
 
 
-def identify_peer(connection: socket.socket) -> Peer | None:
+def identify_peer(connection: _socket.socket) -> Peer | None:
     """Return who is at the other end, or None where the system does not tell."""
     if hasattr(_socket, "SO_PEERCRED"):
         # struct ucred: pid, uid, gid (unix(7))
@@ -243,14 +241,14 @@ def remove_stale(path: str) -> None:
         pass
 
 
-def send_descriptors(connection: socket.socket, descriptors: tuple[int, ...]) -> None:
+def send_descriptors(connection: _socket.socket, descriptors: tuple[int, ...]) -> None:
     """Send descriptors, each with a byte of its own, as ssh takes them. Raises OSError."""
     for descriptor in descriptors:
         number = descriptor.to_bytes(_DESCRIPTOR_SIZE, sys.byteorder)
         connection.sendmsg([b"\0"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, number)])
 
 
-def receive(connection: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
+def receive(connection: _socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
     """Return up to ``size`` bytes, none at the end, and the descriptors that came with them.
 
     More than ``most`` descriptors at once are no peer's of ours: they are closed, and OSError is
