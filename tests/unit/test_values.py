@@ -224,7 +224,7 @@ def test_enumerations(module: Any) -> None:
 def test_what_enumerations_refuse(module: Any) -> None:
     loudness, choice = make_enumerations(module)
     for wrong in (3, "LOW", []):
-        with pytest.raises(ValueError, match="is not a valid .*Loudness"):
+        with pytest.raises(ValueError, match=r"is not a valid .*Loudness"):
             loudness(wrong)
     with pytest.raises(KeyError):
         choice["MAYBE"]
