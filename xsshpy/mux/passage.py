@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from xsshpy.mux.messages import Reply
     from xsshpy.mux.task import MuxTask
     from xsshpy.streams import Streams
+    from xsshpy.terminal.tty import RawTerminal
 else:
     import _signal as signal
 
@@ -53,6 +54,7 @@ def run_session(task: MuxTask, conversation: Conversation) -> int | None:
     pid = _require_alive(task, conversation, _SESSION)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     flags = KeptFlags()
+    terminal = _load_terminal() if streams.raw else None
     try:
         request = _session_request(task, conversation, streams)
         reply = _pass_streams(conversation, request, (STDIN, STDOUT, STDERR), streams.null_input)
@@ -65,10 +67,10 @@ def run_session(task: MuxTask, conversation: Conversation) -> int | None:
     task.console.debug(1, f"{_SESSION}: master session id: {reply.session}")
     if task.settings.fork_after_authentication and _leave_foreground():
         return 0
-    passenger = Passenger(conversation, task.console, reply.session)
+    passenger = Passenger(conversation, task.console, reply.session, terminal)
     try:
         with Signals(pid) as signals:
-            if streams.raw and not task.settings.fork_after_authentication:
+            if not task.settings.fork_after_authentication:
                 passenger.enter_raw_mode()
             status = passenger.wait(signals)
         # A remote program that a signal ended has no status either, and ssh says nothing.
@@ -83,6 +85,14 @@ def run_session(task: MuxTask, conversation: Conversation) -> int | None:
     if streams.pty and task.console.shows(LogLevel.INFO):
         task.console.speak(f"Shared connection to {task.settings.hostname} closed.")
     return status
+
+
+def _load_terminal() -> RawTerminal:
+    """Be ready to make the terminal raw as soon as the session is open: what is typed is echoed
+    until then. A passenger with a command does without the 5 ms."""
+    from xsshpy.terminal.tty import RawTerminal
+
+    return RawTerminal(STDIN)
 
 
 def _is_there(task: MuxTask) -> bool:

@@ -13,7 +13,6 @@ import select
 
 from xsshpy.errors import EXIT_FAILURE, SessionError
 from xsshpy.mux.messages import ExitMessage, TtyAllocationFailed
-from xsshpy.streams import STDIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,13 +122,22 @@ def listen_until_end(conversation: Conversation, signals: Signals) -> Iterator[R
 
 
 class Passenger:
-    """One session in the master's hands. ``session`` is its number there."""
+    """One session in the master's hands. ``session`` is its number there.
 
-    def __init__(self, conversation: Conversation, console: Console, session: int) -> None:
+    ``terminal``: the one that is to be raw, if there is one.
+    """
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        console: Console,
+        session: int,
+        terminal: RawTerminal | None,
+    ) -> None:
         self._conversation = conversation
         self._console = console
         self._session = session
-        self._terminal: RawTerminal | None = None
+        self._terminal = terminal
         self._status: int | None = None
 
     @property
@@ -168,10 +176,8 @@ class Passenger:
 
     def enter_raw_mode(self) -> None:
         """Hand the keys over as they are typed."""
-        from xsshpy.terminal.tty import RawTerminal  # most passengers have a command
-
-        self._terminal = RawTerminal(STDIN)
-        self._console.raw = self._terminal.enter()
+        if self._terminal is not None:
+            self._console.raw = self._terminal.enter()
 
     def _leave_raw_mode(self) -> None:
         if self._terminal is not None:
