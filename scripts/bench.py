@@ -4,7 +4,7 @@ Absolute times differ between machines; ratios of two medians from one run hardl
 
 start        a cold ``host true`` without X11 (-x), with it (-Y) and over a link of 100 ms there and
              back, in seconds; the processor time of the client; and where the time goes, by the
-             lines that both say with -v
+             lines that both say with -v; then the same through a live master: see ``bench_shared``
 trips        round trips from the connection to the first byte of output; the least of the turns
 throughput   random bytes through stdin, and through stdout, in MB/s from the first to the last:
              near (loopback) and far (a link of 100 ms there and back)
@@ -23,13 +23,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.bench_x11 import X11Bench, describe, export  # noqa: E402
+from scripts.bench_shared import (  # noqa: E402
+    CLIENTS,
+    Comparison,
+    Figure,
+    SharedStarts,
+    measure_plots,
+)
+from scripts.bench_x11 import Measure, X11Bench, describe, export  # noqa: E402
 from tests.support.clients import ClientHome  # noqa: E402
 from tests.support.link import Link, count_round_trips  # noqa: E402
 from tests.support.sshd import KeyRing, ServerOptions, SshServer  # noqa: E402
@@ -42,7 +49,6 @@ FAR_DELAY = 0.05
 """Seconds one way."""
 LEAST_FOR_RATIO = 0.005
 TRIPS_DELAY = 0.03
-CLIENTS = ("ssh", "xssh")
 STAGES = (
     ("until it connects", "debug1: Connecting to "),
     ("until it speaks SSH", "debug1: Local version string "),
@@ -53,18 +59,6 @@ STAGES = (
 """Parts of a start, and the line that ends each of them. Before the first: the interpreter, the
 command line and the configuration; before the second: what was not loaded while it connected."""
 PARTS = ("start", "trips", "throughput", "x11")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Medians of both clients for one thing (trips: the least), and xssh's divided by ssh's."""
-
-    part: str
-    unit: str
-    runs: int
-    ssh: float
-    xssh: float
-    ratio: float
 
 
 class Bench:
@@ -156,8 +150,12 @@ class Bench:
             self.compare("processor", "s", processor, self.runs),
             *self._stages(),
         ]
-        self.links.remove(link)
-        link.stop()
+        counted = self.connect("counted", TRIPS_DELAY)
+        shared = SharedStarts(self.client.arguments, self.environment, self.runs)
+        found += shared.measure("server", "distant", "counted", counted)
+        for each in (link, counted):
+            self.links.remove(each)
+            each.stop()
         return found
 
     def _time_start(self, argv: list[str]) -> tuple[float, float]:
@@ -342,14 +340,18 @@ def main() -> int:
     """Measure, and print a line for each comparison."""
     arguments = parse_arguments()
     parts = arguments.part or list(PARTS)
-    measures = []
+    measures: list[Measure] = []
+    figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="xssh-bench-") as directory:
         plain = [part for part in parts if part != "x11"]
         comparisons = measure_clients(plain, Path(directory) / "plain", arguments.runs)
-        if "x11" in parts:
+        if {"x11", "start"} & {*parts}:
             bench = X11Bench(Path(directory) / "x11", arguments.runs, arguments.quick)
             try:
-                measures = bench.measure()
+                if "start" in parts:
+                    figures = measure_plots(bench, max(1, arguments.runs // 3))
+                if "x11" in parts:
+                    measures = bench.measure()
             finally:
                 bench.stop()
     sink = sys.stderr if arguments.json == "-" else sys.stdout
@@ -362,10 +364,14 @@ def main() -> int:
         line += f"ratio {found.ratio:5.2f}  " if found.ssh >= LEAST_FOR_RATIO else " " * 13
         line += f"({found.runs} turns)"
         print(line, file=sink)
+    for each in figures:
+        unit = f"{each.unit:4}"
+        line = f"{each.part:27} xssh {each.xssh:8.3f} {unit}  asked: at most {each.most:g}"
+        print(f"{line}  ({each.runs} turns)", file=sink)
     if measures:
         print(describe(measures), file=sink)
     if arguments.json:
-        rows = [*(asdict(found) for found in comparisons), *export(measures)]
+        rows = [*map(asdict, comparisons), *map(asdict, figures), *export(measures)]
         text = json.dumps(rows, indent=2) + "\n"
         if arguments.json == "-":
             sys.stdout.write(text)

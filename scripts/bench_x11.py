@@ -166,7 +166,7 @@ class X11Bench:
         run(
             [sys.executable, "-c", "import matplotlib.font_manager"], env=self.settings, timeout=100
         )
-        self.toolkits = Toolkits(cache)
+        self._cache = cache
         places = [directory / name for name in ("run", "tmp")]
         for place in places:
             place.mkdir(mode=0o700)
@@ -178,13 +178,14 @@ class X11Bench:
 
     def measure(self) -> list[Measure]:
         """Measure everything."""
+        self.toolkits = Toolkits(self._cache)
         for distance in (FAR, NEAR) if self.quick else (FAR, FARTHER, NEAR):
-            with self._at(distance) as link:
+            with self.at(distance) as link:
                 Place(self, distance, link).measure()
         return list(self.measures.values())
 
     @contextlib.contextmanager
-    def _at(self, distance: Distance) -> Iterator[Link | None]:
+    def at(self, distance: Distance) -> Iterator[Link | None]:
         """Name the server ``far`` in the client's config, behind a link where it is far."""
         link = None
         extra = "HostKeyAlias far\nForwardX11Trusted yes\n"

@@ -23,6 +23,7 @@ import contextlib
 import socket
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ UNDER_WAY = 64 << 20
 _PIECE = 1 << 18
 _JOIN_SECONDS = 10.0
 _FIRST_BYTE_SECONDS = 30.0
+_REST = 5.0
+"""Delays after which who has said nothing has nothing to say."""
 
 
 @dataclass
@@ -210,6 +213,14 @@ class Link:
         """Round trips from the newest connection to what its client was given last."""
         return self._lines[-1].client.depth / 2 if self._lines else 0.0
 
+    def wait_for_rest(self) -> float:
+        """Wait until nothing is said; return the round trips of the newest connection by then."""
+        before, now = -1.0, self.round_trips
+        while now > before:
+            time.sleep(_REST * self.delay)
+            before, now = now, self.round_trips
+        return now
+
     def _accept(self) -> None:
         client, _ = self._listener.accept()
         self._lines.append(_Line(self, self._loop, client))
@@ -228,11 +239,15 @@ class Link:
         self._loop.stop()
 
 
-def count_round_trips(argv: Sequence[str], environment: Mapping[str, str], link: Link) -> float:
+def count_round_trips(
+    argv: Sequence[str], environment: Mapping[str, str], link: Link, *, is_shared: bool = False
+) -> float:
     """Start a client that connects through the link; return the trips until it prints a byte.
 
+    With ``is_shared`` it goes through the newest connection, which is a master's.
     It is ended then, and must not have anything more to do: its command had better wait for input.
     """
+    before = link.wait_for_rest() if is_shared else 0.0
     process = subprocess.Popen(
         list(argv),
         stdin=subprocess.PIPE,
@@ -246,7 +261,7 @@ def count_round_trips(argv: Sequence[str], environment: Mapping[str, str], link:
     try:
         assert process.stdout is not None and process.stderr is not None
         first = process.stdout.read(1)
-        trips = link.round_trips
+        trips = link.round_trips - before
         assert first, process.stderr.read()
         return trips
     finally:
