@@ -71,7 +71,8 @@ def test_light_modules_stay_light() -> None:
 
 def test_missing_asyncssh_is_said_by_python_itself(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.path[:] = [p for p in sys.path if 'site-packages' not in p]\n"
+        "import sys, xsshpy\n"
+        "sys.path[:] = [p for p in sys.path if 'site-packages' not in p]\n"
         "import xsshpy.ssh\n"
         "try: import asyncssh\n"
         "except ModuleNotFoundError as error: print(error)"
