@@ -29,7 +29,9 @@ class Harbour:
         for name in ("home", "run", "tmp", "c"):
             (self.folder / name).mkdir(mode=0o700)
         self.home = ClientHome(
-            *(self.folder / name for name in ("home", "run", "tmp")),
+            self.folder / "home",
+            self.folder / "run",
+            self.folder / "tmp",
             account or self.folder / WORKER_ACCOUNT,
         )
         options.setdefault("shell", "/bin/bash")
@@ -47,12 +49,12 @@ class Harbour:
     ) -> subprocess.Popen[bytes]:
         """Start a master of ssh's, or xssh's, and wait until it listens."""
         path = path or self.path
-        process = open_process(
+        process: subprocess.Popen[bytes] = open_process(
             self.argv(program, ["-M", "-N", *words, "server"], path),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env=self.home.environment(**variables),
+            env=self.home.environment(None, **variables),
         )
         self._processes.append(process)
         wait_until(lambda: os.path.exists(path), what="the master")
@@ -63,7 +65,7 @@ class Harbour:
     ) -> subprocess.Popen[bytes]:
         """Start a passenger and leave it running; its streams are pipes unless ``options`` say."""
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        process = open_process(
+        process: subprocess.Popen[bytes] = open_process(
             self.argv(program, words, path), env=self.home.environment(), **{**streams, **options}
         )
         self._processes.append(process)
@@ -96,7 +98,7 @@ class Harbour:
             run(
                 self.argv(program, words, path),
                 stdin=stdin,
-                env=self.home.environment(**variables),
+                env=self.home.environment(None, **variables),
                 timeout=timeout,
             )
         )
@@ -105,8 +107,8 @@ class Harbour:
         self, *words: str, path: str = "", stdin: bytes | None = b"", **variables: str
     ) -> Completed:
         """Run both, want the same status, output and messages, and return them."""
-        expected = self.run("ssh", *words, path=path, stdin=stdin, **variables)
-        found = self.run("xssh", *words, path=path, stdin=stdin, **variables)
+        expected = self.run("ssh", *words, path=path, stdin=stdin, timeout=30.0, **variables)
+        found = self.run("xssh", *words, path=path, stdin=stdin, timeout=30.0, **variables)
         assert found == expected, describe_difference(found, expected)
         return found
 

@@ -148,13 +148,6 @@ def test_twenty_sessions_at_once(master: Master) -> None:
     wait_until(lambda: open_descriptors(master.process.pid) <= before, what="closed descriptors")
 
 
-def test_much_data_of_four_at_once_arrives_identical(master: Master) -> None:
-    data = [os.urandom(10 * MEGABYTE) for _ in range(4)]
-    with ThreadPoolExecutor(4) as pool:
-        done = list(pool.map(lambda one: master.ride("cat", stdin=one, timeout=60), data))
-    assert [one.stdout for one in done] == data
-
-
 def test_a_reader_that_stops_holds_up_nobody_else(master: Master) -> None:
     stuck = master.start("cat /dev/zero")
     try:
