@@ -18,6 +18,7 @@ from .counters import Piece
 from .frames import TO_AGENT, Frame, FrameKind
 from .images import ImageChoice, ImageEncoder
 from .link import Link, image_budget
+from .looks import pack_looks
 from .payloads import build_close, build_note, build_stats, parse_text
 from .plain import PlainConversation
 from .records import build_records
@@ -122,6 +123,10 @@ class ClientTraffic:
             seen = build_records(conversation.learned)
             conversation.learned.clear()
             self._link.queue_note(Frame(FrameKind.SEEN, 0, seen))
+        looks = conversation.take_looks()
+        if looks:
+            self._link.queue_note(Frame(FrameKind.LOOK, 0, pack_looks(looks)))
+            self._urgent = True
         for note in conversation.notes:
             self._link.queue_note(build_note(note, client.number))
         conversation.notes.clear()

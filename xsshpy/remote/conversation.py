@@ -26,6 +26,7 @@ from typing import Deque, List, Optional
 from .counters import Counters, Piece
 from .facts import PredictionClass, ServerFacts, parse_resource_range
 from .learning import GET_WINDOW_ATTRIBUTES, Learner, Pending
+from .looks import FOCUS, Look
 from .predict import GET_INPUT_FOCUS, Predictor
 from .xmessages import (
     ERROR,
@@ -153,6 +154,11 @@ class Conversation:
         """Return what is to be sent to the client."""
         pieces, self._for_client = self._for_client, []
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def take_looks(self) -> List[Look]:
+        """Return what is to be looked at next to the server, now."""
+        looks = self.facts.looks
+        return looks.take_wanted() if looks.wanted else []
 
     # -- from the client --
 
@@ -409,13 +415,16 @@ class Conversation:
         else:
             self._differs(pending)
 
-    def _differs(self, pending: Pending) -> None:
-        """The server's reply is another: it was wrongly said, or the pointer moved meanwhile."""
+    def _differs(self, pending: Pending, how: str = "the server's reply differs") -> None:
+        """The server says something else: it was wrongly said, or others acted meanwhile."""
         if pending.opinion.kind is PredictionClass.INPUT:
             self.counters.stale += 1
             self.facts.forget(FactClass.INPUT)
+        elif pending.opinion.kind is PredictionClass.SURROUNDINGS:
+            self.counters.stale += 1
+            self.facts.looks.renew_all()
         else:
-            self._mispredicted(pending, "the server's reply differs")
+            self._mispredicted(pending, how)
 
     def _is_stale(self, pending: Pending, answer: bytes, real: bytes) -> bool:
         """Tell whether a difference lies only in what others decide, and nobody looks at."""
@@ -459,7 +468,7 @@ class Conversation:
         if pending is not None:
             self._remove_first()
             if pending.answered:
-                self._mispredicted(pending, "the server's answer is an error")
+                self._differs(pending, "the server's answer is an error")
                 return
             self._unanswered.popleft()
             self._count_wait(pending)
@@ -492,6 +501,7 @@ class Conversation:
             self._predictor.take_event(message.sequence, message.code, message.data)
         if code in (FOCUS_IN, FOCUS_OUT):
             self.facts.focus = None
+            self.facts.looks.renew(FOCUS)
         elif code == MAPPING_NOTIFY or self._is_keyboard_change(code, message.data):
             self.facts.forget(FactClass.KEYBOARD)
         elif self._is_screen_change(code):

@@ -15,6 +15,7 @@ import struct
 from enum import Enum
 from typing import Dict, FrozenSet, List, NamedTuple, Optional, Set, Tuple
 
+from .looks import Looks
 from .roots import RootWindows
 from .xextensions import HIDDEN_EXTENSIONS
 from .xmessages import ByteOrder, ProtocolError, build_reply, pad_length
@@ -53,6 +54,7 @@ class PredictionClass(Enum):
     INPUT = "input"
     ROOT = "root window"
     WINDOWS = "windows"
+    SURROUNDINGS = "surroundings"
     PIXMAPS = "pixmaps"
     SYNC = "sync"
 
@@ -77,6 +79,7 @@ COHERENT = frozenset(
         PredictionClass.SELECTIONS,
         PredictionClass.DEVICES,
         PredictionClass.INPUT,
+        PredictionClass.SURROUNDINGS,
     )
 )
 """Classes that follow changes by being told; who grabs the server gets the server's own answers."""
@@ -188,6 +191,7 @@ class ServerFacts:
         self.fonts: Dict[bytes, bytes] = {}
         """QueryFont's reply by the name that OpenFont was given, for fonts that can be opened."""
         self.roots = RootWindows(order.value)
+        self.looks = Looks()
         self.installed: Dict[int, int] = dict.fromkeys(self.colormaps, 1)
         """For each screen's own colormap, whether it is installed, as far as that is known."""
         self.focus: Optional[bytes] = None

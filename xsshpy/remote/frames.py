@@ -81,6 +81,7 @@ class FrameKind(IntEnum):
     SEEN = 4
     NOTE = 5
     STATS = 6
+    LOOK = 7
     PRIME = 16
     POOL = 17
     PROPERTY = 18
@@ -109,6 +110,7 @@ LONGEST: Dict[FrameKind, int] = {
     FrameKind.SEEN: 1 << 18,
     FrameKind.NOTE: 4096,
     FrameKind.STATS: 1 << 16,
+    FrameKind.LOOK: 1 << 13,
     FrameKind.PRIME: MAX_PAYLOAD,
     FrameKind.POOL: 2 + 8 + (0xFFFF << 2),
     FrameKind.PROPERTY: 1 << 22,

@@ -7,6 +7,7 @@ Rules kept here: those of ``xextensions``. Sans-IO; Python 3.6 and later, standa
 from typing import List
 
 from .counters import Counters, Piece
+from .looks import Look
 from .records import Record
 from .xextensions import ExtensionFilter
 from .xwire import ClientReader
@@ -45,6 +46,10 @@ class PlainConversation:
         """Return what is to be sent to the server, in order."""
         pieces, self._for_server = self._for_server, []
         return pieces
+
+    def take_looks(self) -> List[Look]:
+        """Return what is to be looked at: nothing."""
+        return []
 
     def take_for_client(self) -> bytes:
         """Return what is to be sent to the client."""

@@ -27,9 +27,11 @@ from .facts import (
 from .fallible import FallibleRequests
 from .follow import GRAB_SERVER, UNGRAB_SERVER, Follower
 from .follow_events import EventFollower
+from .looks import FOCUS
 from .own_windows import MAPPING, SEND_EVENT, OwnWindows
 from .properties import OwnProperties
 from .resources import PROPERTY_MASK, Resources, Window
+from .surroundings import CHANGES_TREE, KILL_CLIENT, OF_WINDOWS, Surroundings
 from .xextensions import hide_extension_answer, hide_listed_extensions, parse_extension_query
 from .xmessages import LIST_EXTENSIONS, QUERY_EXTENSION, Request
 from .xrequests import (
@@ -134,7 +136,8 @@ class Predictor:
         self._fallible_sequence = 0
         self._confirmed = 0
         self._conclusions = Conclusions(self._order, self.follower.windows, self.resources)
-        self._properties = OwnProperties(facts, self.resources)
+        self._surroundings = Surroundings(facts, self.resources)
+        self._properties = OwnProperties(facts, self.resources, self._surroundings.touch)
         self._grabbed = False
         self._render = self.follower.render.handlers
         self._last = 0
@@ -163,6 +166,7 @@ class Predictor:
             51: self._set_font_path,
             81: self._install_colormap,
             82: self._install_colormap,
+            KILL_CLIENT: self._kill_client,
             GRAB_SERVER: self._grab_server,
             UNGRAB_SERVER: self._grab_server,
             **dict.fromkeys(CORE_MAKES_STALE, self._change_keyboard),
@@ -180,6 +184,8 @@ class Predictor:
             if self._moved_input and self._moved_input <= sequence:
                 self._moved_input = 0
                 self.facts.input_changing -= 1
+            if self._surroundings.touched:
+                self._surroundings.confirm(sequence)
             while self._changes and self._changes[0][0] <= sequence:
                 _, root, atom = self._changes.popleft()
                 self.facts.roots.end_change(root, atom)
@@ -198,6 +204,8 @@ class Predictor:
 
     def take_event(self, sequence: int, code: int, event: bytes) -> None:
         """Take note of what others did to windows of this client, and of what is over."""
+        if code in OF_WINDOWS:
+            self._surroundings.take_event(code, event)
         if code & 0x7F in (DESTROY_NOTIFY, REPARENT_NOTIFY):
             window, parent = struct.unpack_from(self._order + "II", event, 8)
             self.follower.windows.take_event(code & 0x7F, window, parent)
@@ -215,6 +223,7 @@ class Predictor:
         for root, mask in self.follower.windows.root_masks.items():
             self.facts.roots.select(root, mask, 0)
         self.confirm(self._last)
+        self._surroundings.close()
 
     def pass_unseen(self, sequence: int) -> None:
         """Take note of NoOperations up to ``sequence``: nobody looks at them."""
@@ -232,12 +241,15 @@ class Predictor:
         if not late:
             may_fail = self._fallible.may_fail(request)
             moves_focus = request.opcode in MOVES_FOCUS and self._may_move_focus(request)
+            if request.opcode in CHANGES_TREE:
+                self._surroundings.follow(request)
         opinion = self._consider(request)
         if not opinion.safe:
             self.risky_sequence = request.sequence
             if moves_focus:
                 self.focus_sequence = request.sequence
                 self.facts.focus = None
+                self._surroundings.touch(FOCUS, request.sequence)
             if opinion.replies is Replies.NONE:
                 if may_fail or (late and self._fallible.may_fail(request)):
                     self._fallible_sequence = request.sequence
@@ -301,6 +313,11 @@ class Predictor:
             self.facts.disown_selection(self._int.unpack_from(request.data, 8)[0])
         return VOID_RISKY
 
+    def _kill_client(self, request: Request) -> Opinion:
+        self._surroundings.follow(request)
+        self.resources.epoch += 1
+        return VOID_RISKY
+
     def _grab_server(self, request: Request) -> Opinion:
         if request.size == 4:
             self._grabbed = request.opcode == GRAB_SERVER
@@ -324,14 +341,15 @@ class Predictor:
     def _delete_property(self, request: Request) -> Opinion:
         if len(request.data) >= 12:
             window, atom = struct.unpack_from(self._order + "II", request.data, 4)
-            self._properties.forget(window, atom)
+            self._properties.forget(request.sequence, window, atom)
         self._own.delete(request)
         self._change_on_root(request, 4, 8)
         return VOID_RISKY
 
     def _rotate_properties(self, request: Request) -> Opinion:
         if len(request.data) >= 8:
-            self._properties.forget(self._int.unpack_from(request.data, 4)[0])
+            window: int = self._int.unpack_from(request.data, 4)[0]
+            self._properties.forget(request.sequence, window)
         self._own.rotate(request)
         for position in range(12, min(len(request.data), FACT_LIMIT) - 3, 4):
             self._change_on_root(request, 4, position)
@@ -432,6 +450,7 @@ class Predictor:
                 safe = follow(request) and not self.resources.is_watched
                 return VOID_SAFE if safe else VOID_RISKY
             self.follower.render.pass_unjudged(minor)
+        self._surroundings.follow_extension(name, request)
         if name is None:
             self.resources.epoch += 1
             return UNKNOWN
@@ -489,7 +508,8 @@ class Predictor:
             if own is not None:
                 return self._known(PredictionClass.PROPERTIES, own[0])._replace(excuse=own[1])
         if len(request.data) == 24 and request.data[1]:
-            self._properties.forget(*struct.unpack_from(self._order + "II", request.data, 4))
+            window, atom = struct.unpack_from(self._order + "II", request.data, 4)
+            self._properties.forget(request.sequence, window, atom)
             self._change_on_root(request, 4, 8)
         if answer is None:
             answer = self._own.answer_property(request, self._confirmed)
@@ -499,10 +519,16 @@ class Predictor:
     def _query_tree(self, request: Request) -> Opinion:
         self.follower.windows.look_for_manager()
         answer = self._own.answer_tree(request, self._confirmed)
+        if answer is None and request.size == 8:
+            answer = self._surroundings.answer_tree(request)
+            return self._known(PredictionClass.SURROUNDINGS, answer)
         return self._known(PredictionClass.WINDOWS, answer)
 
     def _translate_coordinates(self, request: Request) -> Opinion:
         answer = self._own.answer_translation(request, self._confirmed)
+        if answer is None:
+            answer = self._surroundings.answer_translation(request)
+            return self._known(PredictionClass.SURROUNDINGS, answer)
         return self._known(PredictionClass.WINDOWS, answer)
 
     def _alloc_color(self, request: Request) -> Opinion:
@@ -580,12 +606,16 @@ class Predictor:
             outermost = window
             return opinion._replace(excuse=lambda: outermost.moved)
         if request.size == 8:
-            pixmap = self.resources.pixmaps.get(self._int.unpack_from(request.data, 4)[0])
+            identifier = self._int.unpack_from(request.data, 4)[0]
+            pixmap = self.resources.pixmaps.get(identifier)
             if pixmap is not None:
                 if pixmap.since > self._confirmed:
                     return WAITS_SAFE
                 place = (0, 0, pixmap.width, pixmap.height, 0)
                 return self._geometry(PredictionClass.PIXMAPS, pixmap.depth, pixmap.root, place)
+            answer = self._surroundings.answer_geometry(identifier)
+            if answer is not None:
+                return self._known(PredictionClass.SURROUNDINGS, answer)
         return self._core_fact(request)
 
     def _geometry(

@@ -12,12 +12,14 @@ Follows the X Window System Protocol, version 11, §9 (ChangeProperty, GetProper
 """
 
 import struct
-from typing import Callable, Optional, Tuple
+from typing import Callable, List, Optional, Tuple
 
 from .facts import ServerFacts
+from .looks import Subject, Thing
 from .resources import PROPERTY_MASK, OwnProperty, Resources, Window
 from .roots import Property, build_property_answer
-from .xmessages import Request, build_reply
+from .xmessages import Request, build_reply, pad_length
+from .xrequests import INTERN_ATOM
 
 Excuse = Callable[[], bool]
 
@@ -30,12 +32,19 @@ MOST_KEPT = 64
 MOST_WRITTEN = 512
 """Most properties of one window that are told apart from those that are not there."""
 
+LOOKED_AT = (b"_NET_WM_STATE", b"WM_STATE", b"_NET_FRAME_EXTENTS", b"_NET_WM_DESKTOP")
+"""What window managers write and toolkits read, as soon as they hear of it."""
+
 
 class OwnProperties:
     """The properties of one client's windows; they lie with the windows in ``resources``."""
 
-    def __init__(self, facts: ServerFacts, resources: Resources) -> None:
+    def __init__(
+        self, facts: ServerFacts, resources: Resources, touch: Callable[[Thing, int], None]
+    ) -> None:
         self._facts = facts
+        self._touch = touch
+        self._looked_at = [_build_query(facts.order.value, name) for name in LOOKED_AT]
         self._resources = resources
         self._order = facts.order.value
         self._ints = struct.Struct(self._order + "III")
@@ -49,6 +58,7 @@ class OwnProperties:
         if window is None:
             return
         self._note(window, atom, False)
+        self._change(window, atom, request.sequence)
         data = request.data
         whole = len(data) == request.size <= 24 + LONGEST_VALUE
         if not (good and whole and window.event_mask & PROPERTY_MASK):
@@ -66,7 +76,7 @@ class OwnProperties:
         kept.value = Property(kind, data[16], data[24 : 24 + size])
         kept.changes.append(request.sequence)
 
-    def forget(self, window_id: int, atom: Optional[int] = None) -> None:
+    def forget(self, sequence: int, window_id: int, atom: Optional[int] = None) -> None:
         """The client changes a property, or any, otherwise than by writing it."""
         window = self._resources.windows.get(window_id)
         if window is None:
@@ -74,7 +84,10 @@ class OwnProperties:
         if atom is None:
             window.properties.clear()
             window.written = None
+            for looked_at in self._find_looked_at():
+                self._change(window, looked_at, sequence)
         else:
+            self._change(window, atom, sequence)
             window.properties.pop(atom, None)
             self._note(window, atom, False)
 
@@ -88,10 +101,22 @@ class OwnProperties:
             kept.changes.popleft()
             return True
         self._note(window, atom, True)
+        if window.event_mask & PROPERTY_MASK and atom in self._find_looked_at():
+            self._facts.looks.renew(Thing(Subject.PROPERTY, window_id, atom))
         if kept is not None and (not kept.changes or kept.changes[0] < sequence):
             kept.overwritten = True
             del window.properties[atom]
         return atom in window.properties
+
+    def _find_looked_at(self) -> List[int]:
+        """Return the atoms of the properties that the other end is asked to look at."""
+        found = (self._facts.find_atom(query) for query in self._looked_at)
+        return [self._ints.unpack_from(each[1] + bytes(4), 8)[0] for each in found if each]
+
+    def _change(self, window: Window, atom: int, sequence: int) -> None:
+        """Take note that the client is changing a property."""
+        if window.event_mask & PROPERTY_MASK and atom in self._find_looked_at():
+            self._touch(Thing(Subject.PROPERTY, window.identifier, atom), sequence)
 
     @staticmethod
     def _note(window: Window, atom: int, by_others: bool) -> None:
@@ -119,8 +144,36 @@ class OwnProperties:
         if kept is not None:
             mine, value = kept, build_property_answer(self._order, data, kept.value)
             return None if value is None else (value, lambda: mine.overwritten)
+        seen = self._answer_seen(window, atom, data)
+        if seen is not None:
+            return seen
         written = window.written
         if written is None or atom in written or not self._facts.is_atom(atom):
             return None
         others = written
         return build_reply(self._order, 0, bytes(24)), lambda: others.get(atom, False)
+
+    def _answer_seen(
+        self, window: Window, atom: int, data: bytes
+    ) -> Optional[Tuple[bytes, Excuse]]:
+        """The same of a property that others wrote, and that the other end has looked at."""
+        if not window.event_mask & PROPERTY_MASK or atom not in self._find_looked_at():
+            return None
+        looks, thing = self._facts.looks, Thing(Subject.PROPERTY, window.identifier, atom)
+        seen, number = looks.find(thing), looks.number(thing)
+        if seen is None:
+            return None
+        kind, _, count = self._ints.unpack_from(seen, 8)
+        value: Optional[bytes] = build_reply(self._order, 0, bytes(24))
+        if kind:
+            size = count * seen[1] // 8
+            found = Property(kind, seen[1], seen[32 : 32 + size])
+            value = build_property_answer(self._order, data, found)
+        return None if value is None else (value, lambda: looks.number(thing) != number)
+
+
+def _build_query(order: str, name: bytes) -> bytes:
+    """Return the InternAtom that asks for a name, as it is kept."""
+    units = 2 + (len(name) + 3) // 4
+    head = struct.pack(order + "BBHHxx", INTERN_ATOM, 0, units, len(name))
+    return head + name + bytes(pad_length(len(name)))

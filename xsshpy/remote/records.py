@@ -11,6 +11,7 @@ from enum import Enum
 from typing import List, NamedTuple
 
 from .facts import ServerFacts
+from .looks import FOCUS, Subject, Thing, parse_frames
 from .roots import Property
 from .xmessages import ProtocolError
 from .xrequests import FactClass
@@ -31,6 +32,7 @@ class Told(Enum):
     FOCUS = 6
     MANAGED = 7
     SETUP = 8
+    SEEN = 9
 
 
 class Record(NamedTuple):
@@ -129,6 +131,20 @@ def _take_focus(facts: ServerFacts, record: Record) -> None:
     facts.focus = record.value
 
 
+def _take_seen(facts: ServerFacts, record: Record) -> None:
+    window, detail, number = struct.unpack(">III", record.key)
+    thing = Thing(Subject(record.detail), window, detail)
+    if record.value and len(record.value) < 32:
+        raise ValueError
+    if thing.subject is Subject.FRAME:
+        parse_frames(record.value)
+    plain = record.value
+    if thing.subject is not Subject.FRAME and plain:
+        plain = plain[:2] + b"\0\0" + plain[4:]
+    if facts.looks.tell(thing, number, plain) and thing == FOCUS and plain and facts.focus is None:
+        facts.focus = plain
+
+
 def _take_setup(facts: ServerFacts, record: Record) -> None:
     """The facts were made of it."""
 
@@ -148,4 +164,5 @@ _TAKERS = {
     Told.FOCUS: _take_focus,
     Told.MANAGED: _take_managed,
     Told.SETUP: _take_setup,
+    Told.SEEN: _take_seen,
 }

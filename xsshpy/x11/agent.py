@@ -18,6 +18,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
+from xsshpy.remote.looks import Look
 from xsshpy.remote.records import Record
 from xsshpy.remote.xrequests import FactClass
 from xsshpy.values import dataclass
@@ -215,6 +216,7 @@ class AgentForwarding:
             learned=self._learn,
             counted=self._count,
             opened=self._look_again,
+            look=self._look,
         )
 
     def _count(self, client: int, counters: Mapping[str, int]) -> None:
@@ -377,6 +379,10 @@ class AgentForwarding:
         elif self._facts.done() and self._relay is not None and not self._closing:
             self._facts = asyncio.create_task(self._ask_server())
             self._telling = asyncio.create_task(self._tell_again(self._relay))
+
+    def _look(self, orders: list[Look]) -> None:
+        if self._watch is not None:
+            self._watch.look(orders)
 
     async def _tell_again(self, relay: AgentRelay) -> None:
         """Tell the facts of another X server, and offer connections to it."""

@@ -24,6 +24,7 @@ from typing import Protocol
 
 from xsshpy.remote.frames import TO_LOCAL, Frame, FrameKind, LinkError
 from xsshpy.remote.link import Link
+from xsshpy.remote.looks import Look, parse_looks
 from xsshpy.remote.payloads import (
     Opening,
     build_close,
@@ -89,7 +90,7 @@ class AgentOptions:
     what the X server wants to see. ``expired`` says whether new clients come too late. ``report``
     takes a line for the user, ``debug`` one for whoever asked for details, ``learned`` what clients
     asked that was not known beforehand, ``counted`` the counters of a client that is gone;
-    ``opened`` is called for each client that comes.
+    ``opened`` is called for each client that comes, ``look`` with what the agent wants to know.
     """
 
     open_server: Callable[[], Awaitable[socket.socket]]
@@ -99,6 +100,7 @@ class AgentOptions:
     expired: Callable[[], bool] = lambda: False
     learned: Callable[[list[Record]], None] = lambda records: None
     opened: Callable[[], None] = lambda: None
+    look: Callable[[list[Look]], None] = lambda orders: None
     counted: Callable[[int, dict[str, int]], None] = lambda client, counters: None
 
 
@@ -264,6 +266,8 @@ class AgentRelay:
             self._options.report(NOTICES[parse_text(frame)])
         elif kind is FrameKind.NOTE:
             self._options.debug(f"X11 client {frame.client}: {parse_text(frame)}")
+        elif kind is FrameKind.LOOK:
+            self._options.look(parse_looks(bytes(frame.payload)))
         elif kind is FrameKind.STATS:
             self._options.counted(frame.client, parse_stats(frame))
 

@@ -48,4 +48,6 @@ def _subject(record: Record) -> tuple[Told, int, bytes]:
     """Return what a record is about."""
     if record.about in _PROPERTY:
         return Told.PROPERTY, 0, record.key[:8]  # root window and atom, whatever its type
+    if record.about is Told.SEEN:
+        return record.about, record.detail, record.key[:8]  # whichever look it was
     return record.about, record.detail, record.key

@@ -20,6 +20,7 @@ import struct
 from collections.abc import Awaitable, Callable, Iterable
 
 from xsshpy.remote.facts import Screen, parse_server_setup
+from xsshpy.remote.looks import Look
 from xsshpy.remote.records import PROPERTY_LIMIT, Record, Told
 from xsshpy.remote.xmessages import (
     ERROR,
@@ -40,6 +41,7 @@ from xsshpy.remote.xmessages import (
 )
 from xsshpy.remote.xrequests import CORE_FACTS, EXTENSION_FACTS, INTERN_ATOM, FactClass
 from xsshpy.remote.xwire import ServerReader
+from xsshpy.x11.looker import Looker
 from xsshpy.x11.questions import (
     CORE,
     FONT,
@@ -99,6 +101,7 @@ class ServerWatch(asyncio.Protocol):
         self._greeted: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._closed = asyncio.Event()
         self._screens: tuple[Screen, ...] = ()
+        self._roots: set[int] = set()
         self._base = 0
         self._setup = b""
         self._events: dict[str, int] = {}
@@ -109,6 +112,7 @@ class ServerWatch(asyncio.Protocol):
         self._renewing: asyncio.Task[None] | None = None
         self._last_root: dict[int, bytes] = {}
         self._state = StateWatch(self._send, self._request)
+        self._looker = Looker(self._send, self._request, news)
         self.names = ServerNames(0, 0, {})
 
     async def open(
@@ -129,6 +133,7 @@ class ServerWatch(asyncio.Protocol):
         self._transport.write(build_setup_request(setup))
         self._setup = await asyncio.wait_for(self._greeted, ANSWER_TIMEOUT)
         self._screens = parse_server_setup(self._setup, ByteOrder.LITTLE).screens
+        self._roots = {screen.root for screen in self._screens}
         self._base = struct.unpack_from("<I", self._setup, 12)[0]
 
     async def ask(self, questions: Iterable[Question]) -> list[Record]:
@@ -140,6 +145,13 @@ class ServerWatch(asyncio.Protocol):
         await asyncio.wait_for(
             self._state.begin(self.names, self._events, self._screens), ANSWER_TIMEOUT
         )
+        if self._state.has_devices:
+            self._looker.begin(
+                [screen.root for screen in self._screens],
+                (self.names.opcodes["SHAPE"], self._events["SHAPE"])
+                if "SHAPE" in self.names.opcodes
+                else None,
+            )
         roots = [self._ask_root(screen) for screen in self._screens]
         answers = [self._answer(question) for question in asked]
         state = [self._state.ask(kind) for kind in WATCHED]
@@ -181,12 +193,18 @@ class ServerWatch(asyncio.Protocol):
         self._stale_classes.add(FactClass.INPUT)
         self._renew()
 
+    def look(self, orders: list[Look]) -> None:
+        """Look at windows for the agent, and tell it what is seen."""
+        self._looker.look(orders)
+
     async def aclose(self) -> None:
         """Close the connection."""
         self._ends = True
+        looking = self._looker.close()
         if self._renewing is not None:
             self._renewing.cancel()
-            await asyncio.gather(self._renewing, return_exceptions=True)
+        tasks = [task for task in (self._renewing, looking) if task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._transport is not None:
             self._transport.abort()
             await self._closed.wait()
@@ -311,10 +329,12 @@ class ServerWatch(asyncio.Protocol):
 
     def _take_event(self, message: Message) -> None:
         code, data = message.code & 0x7F, message.data
+        self._looker.take_event(code, data)
         if code == PROPERTY_NOTIFY:
             window, atom = struct.unpack_from("<II", data, 4)
-            self._dirty[window, atom] = data[16] == PROPERTY_DELETED
-            self._renew()
+            if window in self._roots:
+                self._dirty[window, atom] = data[16] == PROPERTY_DELETED
+                self._renew()
         elif self._is_keyboard_change(code, data):
             self._go_stale(FactClass.KEYBOARD)
             if self._state.disarm():
