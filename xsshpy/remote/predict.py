@@ -33,7 +33,7 @@ from .properties import OwnProperties
 from .resources import PROPERTY_MASK, Resources, Window
 from .surroundings import CHANGES_TREE, KILL_CLIENT, OF_WINDOWS, Surroundings
 from .xextensions import hide_extension_answer, hide_listed_extensions, parse_extension_query
-from .xmessages import LIST_EXTENSIONS, QUERY_EXTENSION, Request
+from .xmessages import KEYMAP_NOTIFY, LIST_EXTENSIONS, QUERY_EXTENSION, Request
 from .xrequests import (
     CORE_FACTS,
     CORE_MAKES_STALE,
@@ -204,6 +204,9 @@ class Predictor:
 
     def take_event(self, sequence: int, code: int, event: bytes) -> None:
         """Take note of what others did to windows of this client, and of what is over."""
+        if self._surroundings.touched and code != KEYMAP_NOTIFY:
+            # The server is busy with that request at most, and does nothing else meanwhile.
+            self._surroundings.confirm(sequence)
         if code in OF_WINDOWS:
             self._surroundings.take_event(code, event)
         if code & 0x7F in (DESTROY_NOTIFY, REPARENT_NOTIFY):
