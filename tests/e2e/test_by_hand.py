@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.agenthost import TRUST, AgentHost
+from tests.support.managers import window_manager
 from tests.support.processes import run, wait_until
 from tests.support.sessions import Session, started
 from tests.support.tools import find_tool, require_tool, skip_or_fail
@@ -75,21 +76,6 @@ def matplotlib_folder(session_directory: Path) -> Path:
     if done.status != 0:
         skip_or_fail(f"this Python cannot draw with Tk: {done.stderr.strip()[-200:]}")
     return directory
-
-
-@contextmanager
-def window_manager(name: str, xvfb: Xvfb, home: Path) -> Iterator[None]:
-    """Run a window manager on the X server; none for an empty name."""
-    if not name:
-        yield
-        return
-    environment = {**xvfb.environment(), "HOME": str(home), "PATH": os.environ["PATH"]}
-    with started([require_tool(name)], environment, home), Screen.of(xvfb) as screen:
-        display = screen._display
-        ready = display.intern_atom("_NET_SUPPORTING_WM_CHECK")
-        root = display.screen().root
-        wait_until(lambda: root.get_full_property(ready, 0) is not None, what=name)
-        yield
 
 
 class Hand:

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.clients import ClientHome
 from tests.support.link import Link
+from tests.support.managers import window_manager
 from tests.support.plotting import (
     COLOURS,
     PROGRAM,
@@ -31,6 +32,7 @@ from tests.support.xvfb import Xvfb
 SYSTEM_PYTHON = "/usr/bin/python3"
 """Debian has packages of GTK and Qt 5 for its own Python, and pip could not build them all."""
 
+TK = "MPLBACKEND=TkAgg", sys.executable, "tkinter, matplotlib"
 QT6 = "MPLBACKEND=QtAgg QT_API=PySide6", sys.executable, "PySide6.QtWidgets"
 QT5 = "MPLBACKEND=QtAgg QT_API=PyQt5", SYSTEM_PYTHON, "PyQt5.QtWidgets, matplotlib"
 GTK3 = "MPLBACKEND=GTK3Agg", SYSTEM_PYTHON, "numpy, matplotlib.backends.backend_gtk3agg"
@@ -38,6 +40,8 @@ TOOLKITS = {"Qt 6": (*QT6, 8), "Qt 5": (*QT5, 9), "GTK 3": (*GTK3, 9)}
 """Settings, Python, what it needs, and the most trips that are waited for until it is drawn."""
 
 XTERM_TRIPS = 18
+STALE = 2
+"""A window manager may act in the very moment of a question."""
 
 RATE = 2.5e6
 FRAMES = 12
@@ -160,7 +164,52 @@ def test_what_other_toolkits_wait_for(distance: Distance, watcher: Watcher, tool
     watcher.wait_until_gone()
     assert sum(client["wrong"] for client in clients) == 0
     assert sum(client["replies"] for client in clients) > 100
-    assert 0 < sum(client["trips"] for client in clients) <= most
+    assert 0 < sum(client["trips"] for client in clients) <= most, clients
+
+
+MANAGED = {"TkAgg": (TK, 11), "Qt 6": (QT6, 14), "GTK 3": (GTK3, 17)}
+"""The most trips under a window manager, until it is drawn and gone again."""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("toolkit", MANAGED)
+def test_what_is_waited_for_under_a_window_manager(
+    toolkit: str,
+    make_xvfb: Callable[..., Xvfb],
+    make_sshd: Callable[..., SshServer],
+    client_home: ClientHome,
+    matplotlib_cache: Path,
+) -> None:
+    (settings, python, needed), most = MANAGED[toolkit]
+    xvfb = make_xvfb()
+    server = make_sshd(environment=plot_environment(matplotlib_cache))
+    (server.home / "plot.py").write_text(PROGRAM)
+    environment = {**client_home.environment(xvfb), "PATH": "/usr/bin:/bin"}
+    check = run([python, "-c", f"import {needed}"], env=environment, timeout=60)
+    if check.status != 0:
+        skip_or_fail(f"{python} has no {toolkit}: {check.stderr.strip()[-200:]}")
+    link = Link((server.host, server.port), delay=0.05, rate=RATE)
+    client_home.add(server, "far", extra=f"Port {link.port}\nHostKeyAlias far", known=False)
+    with client_home.known_hosts.open("a") as file:
+        file.write(server.known_hosts_lines("far"))
+    command = f"{settings} {shlex.quote(python)} plot.py now column"
+    argv = [*xssh_command(), *client_home.arguments, "-Y", "--stats", "far", command]
+    watcher = Watcher(xvfb)
+    try:
+        with (
+            window_manager("openbox", xvfb, client_home.path),
+            DrivenPlot(argv, client_home.environment(xvfb), client_home.path) as plot,
+        ):
+            plot.hear("begun")
+            watcher.wait_for_mark(0, plot=plot)
+            plot.hear("shown")
+            clients = parse_statistics(plot.leave())
+    finally:
+        watcher.close()
+        link.stop()
+    assert sum(client["wrong"] for client in clients) == 0
+    assert sum(client["stale"] for client in clients) <= STALE
+    assert 0 < sum(client["trips"] for client in clients) <= most, clients
 
 
 @pytest.mark.timeout(120)

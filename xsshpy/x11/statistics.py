@@ -18,6 +18,7 @@ COLUMNS = (
     ("to server", "bytes_from_client"),
     ("on the link", "wire_from_client"),
     ("from server", "bytes_from_server"),
+    ("stale", "stale"),
     ("wrong", None),
 )
 _MISPREDICTED = "mispredicted_"
