@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.integration._pairs import PROGRAMS
 from tests.support.agents import Agent
 from tests.support.clients import ClientHome
 from tests.support.link import Link, count_round_trips
+from tests.support.processes import end_popen, wait_until
 from tests.support.sshd import KeyRing, SshServer
 from tests.support.xvfb import Xvfb
 
@@ -45,12 +47,14 @@ class Distance:
         home.add(server, "far", extra=extra)
         self.environment = home.environment()
 
-    def least(self, program: str, words: Sequence[str], enough: float = 0) -> float:
+    def least(
+        self, program: str, words: Sequence[str], enough: float = 0, *, is_shared: bool = False
+    ) -> float:
         """Return the least of a few counts: what disturbs only makes them larger."""
         argv = [*PROGRAMS[program], *self.home.arguments, *words]
         counts: list[float] = []
         while len(counts) < TRIES and (not counts or min(counts) > enough):
-            counts.append(count_round_trips(argv, self.environment, self.link))
+            counts.append(count_round_trips(argv, self.environment, self.link, is_shared=is_shared))
         return min(counts)
 
     def compare(self, words: Sequence[str]) -> tuple[float, float]:
@@ -202,3 +206,29 @@ def test_the_link_carries_everything_in_order(echo: Echo, make_link: MakeLink) -
         with client.makefile("rb") as file:
             assert file.read() == b"hello\n" + text
         sender.join()
+
+
+@pytest.mark.parametrize(
+    "words", [["-x", "far", "echo x; cat"], ["-x", "-tt", "far"]], ids=["command", "shell"]
+)
+def test_a_session_through_a_master_takes_as_many_round_trips_as_ssh_s(
+    far: Distance, short_directory: Path, words: list[str]
+) -> None:
+    trips = {}
+    for master in ("ssh", "xssh"):
+        socket = short_directory / master
+        process = subprocess.Popen(
+            [*PROGRAMS[master], *far.home.arguments, "-x", "-S", str(socket), "-MN", "far"],
+            env=far.environment,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            wait_until(socket.exists, what="the master")
+            for passenger in ("ssh", "xssh"):
+                trips[passenger, master] = far.least(
+                    passenger, ["-S", str(socket), *words], enough=2, is_shared=True
+                )
+        finally:
+            end_popen(process)
+    assert trips == dict.fromkeys(trips, 2)  # one for the channel, one for the command
