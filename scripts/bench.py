@@ -357,7 +357,7 @@ def main() -> int:
     sink = sys.stderr if arguments.json == "-" else sys.stdout
     for found in comparisons:
         line = (
-            f"{found.part:21} ssh {found.ssh:8.3f} {found.unit:4}  xssh {found.xssh:8.3f} "
+            f"{found.part:27} ssh {found.ssh:8.3f} {found.unit:4}  xssh {found.xssh:8.3f} "
             f"{found.unit:4}  "
         )
         # Of what takes next to no time there is no ratio.

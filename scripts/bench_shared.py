@@ -26,6 +26,7 @@ from tests.support.plotting import DrivenPlot
 from tests.support.processes import end_popen, wait_until
 
 CLIENTS = ("ssh", "xssh")
+COUNTS = 4
 PLOT_PATIENCE = 60.0
 
 
@@ -92,21 +93,17 @@ class SharedStarts:
     def measure(self, near: str, far: str, counted: str, link: Link) -> list[Comparison]:
         """Return all of it, for hosts of these names; ``link`` is what leads to ``counted``."""
         found = [*self._compare(near, "shared", memory=True), *self._compare(far, "shared, 100 ms")]
-        with self._masters(counted) as (passengers, _):
-            trips = {
-                client: [
-                    count_round_trips(
-                        [*passengers[client], counted, "echo x; cat"],
-                        self.environment,
-                        link,
-                        is_shared=True,
-                    )
-                    for _ in range(4)
-                ]
-                for client in CLIENTS
-            }
-        ssh, xssh = (min(trips[client]) for client in CLIENTS)
-        return [*found, Comparison("trips, shared", "", 4, ssh, xssh, xssh / ssh)]
+        ssh, xssh = (self._count(client, counted, link) for client in CLIENTS)
+        return [*found, Comparison("trips, shared", "", COUNTS, ssh, xssh, xssh / ssh)]
+
+    def _count(self, client: str, host: str, link: Link) -> float:
+        """Return the round trips of a session; the link's newest connection is the master's."""
+        with open_master([client, *self.arguments], host, self.environment) as (passenger, _):
+            argv = [*passenger, host, "echo x; cat"]
+            return min(
+                count_round_trips(argv, self.environment, link, is_shared=True)
+                for _ in range(COUNTS)
+            )
 
     @contextlib.contextmanager
     def _masters(self, host: str) -> Iterator[tuple[dict[str, list[str]], dict[str, int]]]:
@@ -124,7 +121,8 @@ class SharedStarts:
 
     def _compare(self, host: str, name: str, *, memory: bool = False) -> Iterator[Comparison]:
         with self._masters(host) as (passengers, masters):
-            cases = {"cold": ["ssh", *self.arguments], **passengers}
+            by_itself = ["xssh", *self.arguments, "--share=20s"]
+            cases = {"cold": ["ssh", *self.arguments], **passengers, "by itself": by_itself}
             wall: dict[str, list[float]] = {case: [] for case in cases}
             processor: dict[str, list[float]] = {case: [] for case in cases}
             orders = itertools.cycle((list(cases), list(cases)[::-1]))
@@ -136,6 +134,7 @@ class SharedStarts:
                         processor[case].append(used)
             yield self._row(f"start, {name}", "s", wall["ssh"], wall["xssh"])
             yield self._row("  beside a cold ssh", "s", wall["cold"], wall["xssh"])
+            yield self._row("  found by itself (--share)", "s", wall["ssh"], wall["by itself"])
             yield self._row("  processor", "s", processor["ssh"], processor["xssh"])
             if memory:
                 for case, argv in (("passenger", passengers), ("master", {})):
