@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.agentfixtures import agent_server, host, make_host  # noqa: F401
-from tests.support.clients import ClientHome
+from tests.support.clients import SHARING, ClientHome
 from tests.support.leaks import LeakCheck
+from tests.support.masters import end_automatic_masters
 from tests.support.processes import adopt_orphans
 from tests.support.sshd import KeyRing, ServerOptions, SshServer
 from tests.support.terminals import Terminal
@@ -88,9 +89,12 @@ def private_places(
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    monkeypatch.setenv("XSSH_SHARE", SHARING)
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     check = LeakCheck([temporary, runtime], long_lived_processes)
     yield short_directory
+    if SHARING != "no":
+        end_automatic_masters(runtime)
     leaks = check.find_leaks()
     if leaks:
         pytest.fail("the test left something behind:\n  " + "\n  ".join(leaks), pytrace=False)

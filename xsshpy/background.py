@@ -11,13 +11,19 @@ moment when no thread is at work: who calls it starts new ones.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
+import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
 _READY = b"1"
+_KEY_PATIENCE = 0.3
+"""Seconds for a child to end by a key's signal."""
+_STANDARD = 2
+_PASSED_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
 class Background:
@@ -32,9 +38,23 @@ class Background:
         The standard streams named are let go of: whoever reads from them sees their end.
         """
         os.setsid()
+        close_inherited()
         release_streams([number for number, wanted in enumerate((stdin, stdout, stderr)) if wanted])
-        os.write(self._writer, _READY)
+        with contextlib.suppress(BrokenPipeError):  # the parent was killed meanwhile
+            os.write(self._writer, _READY)
         os.close(self._writer)
+
+
+def close_inherited() -> None:
+    """Close what was open when this program was started, but the standard streams.
+
+    Such as a lock's file, or a pipe at whose end somebody waits. Whatever Python opens is closed
+    in the programs that it starts, and so can be told from that.
+    """
+    for name in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError):  # the listing's own
+            if int(name) > _STANDARD and os.get_inheritable(int(name)):
+                os.close(int(name))
 
 
 def release_streams(descriptors: Iterable[int]) -> None:
@@ -69,8 +89,8 @@ def start_in_background() -> Parting:
         return Parting(Background(writer))
     os.close(writer)
     kept = {
-        number: signal.signal(number, lambda number, _: os.kill(child, number))
-        for number in (signal.SIGTERM, signal.SIGHUP)
+        number: signal.signal(number, lambda number, _: _pass_on(number, child))
+        for number in _PASSED_SIGNALS
         if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
@@ -87,6 +107,13 @@ def start_in_background() -> Parting:
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     return Parting(status=code)
+
+
+def _pass_on(number: int, child: int) -> None:
+    """Pass a signal on. Of a key it comes to both, and a second one would come too soon."""
+    if number in (signal.SIGINT, signal.SIGQUIT):
+        time.sleep(_KEY_PATIENCE)
+    os.kill(child, number)
 
 
 def leave_shell() -> None:

@@ -37,11 +37,11 @@ class Reading:
     def __init__(self, invocation: Invocation, environ: Mapping[str, str]) -> None:
         self._invocation = invocation
         self._environ = environ
-        self._question: _Question | None = None
+        self._question: Question | None = None
         self._failure: Exception | None = None
         try:
             check_invocation(invocation)
-            self._question = _Question(ssh_g.ssh_g_arguments(invocation))
+            self._question = Question(ssh_g.ssh_g_arguments(invocation))
         except Exception as error:  # told when there is somebody to tell it: finish()
             self._failure = error
 
@@ -58,7 +58,7 @@ class Reading:
             status, out, err = self._question.answer()
             said = ssh_g.require_success(status, err)
             if ssh_g.needs_hash(out):
-                out += ssh_g.hash_line(_Question(ssh_g.hash_arguments(invocation)).answer()[1])
+                out += ssh_g.hash_line(Question(ssh_g.hash_arguments(invocation)).answer()[1])
         except TimeoutError:
             raise ssh_g.slow_configuration(invocation) from None
         return parse_settings(out, alias_of(invocation.destination), self._environ), said
@@ -69,7 +69,7 @@ class Reading:
             self._question.close()
 
 
-class _Question:
+class Question:
     """One ``ssh -G …``, running. Raises FileNotFoundError without ssh."""
 
     def __init__(self, arguments: Sequence[str]) -> None:

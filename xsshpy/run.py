@@ -485,6 +485,15 @@ def _detach(run: _Run, *, has_session: bool) -> None:
         stdout=not has_session,
         stderr=not has_session and quiet,
     )
+    if read_control(run.settings.keywords).is_automatic:
+        _leave_folder(run.settings)
+
+
+def _leave_folder(settings: Settings) -> None:
+    """Stand in nobody's way who removes or unmounts the folder in which the run began."""
+    files = (*settings.user_known_hosts_files, settings.forward_agent, settings.identity_agent)
+    if all(os.path.isabs(path) or path in ("", "yes", "none", "SSH_AUTH_SOCK") for path in files):
+        os.chdir("/")
 
 
 def _silence(run: _Run) -> bool:

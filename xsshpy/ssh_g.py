@@ -18,6 +18,7 @@ from xsshpy.settings import (
     parse_keywords,
     parse_settings,
 )
+from xsshpy.tokens import home_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,6 +103,28 @@ def ssh_g_arguments(invocation: Invocation) -> list[str]:
     elif invocation.script is not None and invocation.count("f"):
         words.append("command")  # ssh goes to the background with one only
     return words
+
+
+def files_with_defaults(invocation: Invocation, match: str, *defaults: str) -> str:
+    """Return a file for ``-F`` that reads the user's files, and then these lines.
+
+    The first value obtained wins: who finds these values knows that the files have no others.
+    """
+    chosen = invocation.value_of("F")
+    if chosen is None:
+        files = [os.path.join(home_directory(), ".ssh", "config"), "/etc/ssh/ssh_config"]
+    else:
+        files = [] if chosen == "none" else [os.path.abspath(chosen)]
+    lines = [f'Include "{path}"' for path in files if os.path.exists(path)]
+    return "\n".join([*lines, match, *defaults, ""])
+
+
+def count_passes(said: str) -> int:
+    """Return how often ssh read its files, from what it said with -v.
+
+    What counts in the last reading alone (Match final) may be said in it.
+    """
+    return 2 if "re-parsing configuration" in said else 1
 
 
 async def read_settings(

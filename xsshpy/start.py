@@ -55,20 +55,43 @@ def start(
     if ride.is_dead and settings is not None:
         _clear_away(settings)
     if settings is not None and _wants_lasting_master(invocation, settings):
-        return _start_behind_master(invocation, settings, console, environ)
+        if _may_begin_sharing(invocation, settings):
+            return _start_behind_master(invocation, settings, console, environ)
+        settings = _without_sharing(settings)
     return _run(invocation, environ, settings)
 
 
 def _share(
     invocation: Invocation, settings: Settings, console: Console, environ: Mapping[str, str]
 ) -> Settings:
-    """Return the settings, with a shared connection where --share or XSSH_SHARE ask for one."""
+    """Return the settings, with a shared connection or the one that -O is about."""
     seconds = decide_sharing_time(invocation.share, environ)
+    if "controlpath" in settings.keywords:
+        return settings
+    if invocation.value_of("O") is not None:
+        from xsshpy.mux.sharing import aim
+
+        return aim(invocation, settings, environ)
     if not seconds:
         return settings
     from xsshpy.mux.sharing import share
 
     return share(invocation, settings, seconds, console, environ)
+
+
+def _may_begin_sharing(invocation: Invocation, settings: Settings) -> bool:
+    """Tell whether the user's files have nothing against it, where he did not ask for it."""
+    if not read_control(settings.keywords).is_automatic:
+        return True
+    from xsshpy.mux.consent import may_begin
+
+    return may_begin(invocation, settings)
+
+
+def _without_sharing(settings: Settings) -> Settings:
+    from xsshpy.mux.sharing import without_sharing
+
+    return without_sharing(settings)
 
 
 def _run(
@@ -122,10 +145,12 @@ def _start_behind_master(
     as_passenger = replace(settings, keywords={**settings.keywords, "controlmaster": ("no",)})
     try:
         ride = try_master(invocation, as_passenger, console, environ)
-        if ride.status is None:
+        if ride.status is None and not read_control(settings.keywords).is_automatic:
             raise ConnectError("Failed to connect to new control master")
     except Exception as error:
         return explain_failure(console, error, invocation)
+    if ride.status is None:
+        return _run(invocation, environ, _without_sharing(settings))
     return ride.status
 
 

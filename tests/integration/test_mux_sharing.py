@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.clients import ClientHome
-from tests.support.processes import is_alive, run_xssh, wait_until, xssh_command
+from tests.support.masters import end_automatic_masters
+from tests.support.processes import run_xssh, wait_until, xssh_command
 from tests.support.sshd import SshServer
 from tests.support.terminals import Terminal
 
@@ -38,15 +38,7 @@ class Sharer:
 
     def end(self) -> None:
         """End all masters, and take the folder away."""
-        for path in self.sockets:
-            words = [*self.home.arguments, "-S", str(path), "-O"]
-            done = run_xssh([*words, "check", "server"], env=self.environment)
-            found = re.search(r"pid=(\d+)", done.stderr)
-            assert found is not None, done
-            assert run_xssh([*words, "exit", "server"], env=self.environment).status == 0
-            wait_until(lambda pid=int(found[1]): not is_alive(pid), what="a master's end")
-        if self.folder.is_dir():
-            self.folder.rmdir()
+        end_automatic_masters(self.home.runtime)
 
 
 @pytest.fixture
@@ -67,7 +59,9 @@ def test_the_second_run_has_the_firsts_connection(sharer: Sharer) -> None:
 
 
 def test_nothing_is_shared_unless_asked_for(sharer: Sharer) -> None:
-    assert sharer.run(XSSH_SHARE="") != sharer.run(XSSH_SHARE="no") != sharer.run(share="no")
+    assert (
+        sharer.run(XSSH_SHARE="", CI="1") != sharer.run(XSSH_SHARE="no") != sharer.run(share="no")
+    )
     assert not sharer.sockets
 
 

@@ -10,6 +10,10 @@ from tests.support.sshd import SshServer
 from tests.support.tools import MissingTool
 from tests.support.xvfb import Xvfb
 
+SHARING = os.environ.get("XSSH_TESTS_SHARE", "no")
+"""XSSH_SHARE for every run: no, unless a test is about sharing. A run that made a master by itself
+would leave it behind. With XSSH_TESTS_SHARE=yes all tests are run through shared connections."""
+
 
 class ClientHome:
     """A private HOME. ssh takes ``~`` from passwd, so its environment brings a private passwd too.
@@ -67,6 +71,7 @@ class ClientHome:
             "LANG": "C.UTF-8",
             "TMPDIR": str(self.temporary),
             "XDG_RUNTIME_DIR": str(self.runtime),
+            "XSSH_SHARE": SHARING,
             **self._account,
             **(xvfb.environment() if xvfb else {}),
             **more,

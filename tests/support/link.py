@@ -71,6 +71,7 @@ class _Line:
         self.client = _End(client)
         self.server = _End(socket.socket())
         self._is_closed = False
+        self._is_stalled = False
         self._watch(self.client)
         loop.call_later(link.delay, self._connect)
 
@@ -89,7 +90,16 @@ class _Line:
     def _other(self, end: _End) -> _End:
         return self.server if end is self.client else self.client
 
+    def stall(self) -> None:
+        """Let nothing more arrive at either end, and neither of them know."""
+        self._is_stalled = True
+        for end in (self.client, self.server):
+            self._unwatch(end)
+            self._loop.remove_writer(end.socket)
+
     def _watch(self, end: _End) -> None:
+        if self._is_stalled:
+            return
         end.socket.setblocking(False)
         end.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop.add_reader(end.socket, self._receive, end)
@@ -125,7 +135,7 @@ class _Line:
 
     def _deliver(self, end: _End) -> None:
         """Hand over what has arrived by now."""
-        if self._is_closed:
+        if self._is_closed or self._is_stalled:
             return
         self._loop.remove_writer(end.socket)
         while end.coming and not self._is_closed:
@@ -224,6 +234,11 @@ class Link:
     def _accept(self) -> None:
         client, _ = self._listener.accept()
         self._lines.append(_Line(self, self._loop, client))
+
+    def stall(self) -> None:
+        """Lose the network under the connections there are; new ones go through."""
+        for line in self._lines:
+            self._loop.call_soon_threadsafe(line.stall)
 
     def stop(self) -> None:
         """Drop all connections and end the thread."""

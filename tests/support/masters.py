@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
+import struct
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.support.clients import ClientHome
-from tests.support.processes import Completed, end_popen, run, wait_until, xssh_command
+from tests.support.processes import (
+    Completed,
+    end_popen,
+    is_alive,
+    run,
+    send_signal,
+    wait_until,
+    xssh_command,
+)
 
 PROGRAMS = {"ssh": ["ssh"], "xssh": xssh_command()}
 
@@ -117,6 +128,31 @@ class Master:
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             if pipe is not None:
                 pipe.close()
+
+
+def find_automatic_masters(runtime: Path) -> dict[Path, int]:
+    """Return the masters that runs made by themselves, below $XDG_RUNTIME_DIR: socket and pid."""
+    folder, found = runtime / "xssh", {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(path))
+            layout = struct.Struct("@iII")
+            raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, layout.size)
+            found[path] = layout.unpack(raw)[0]
+    return found
+
+
+def end_automatic_masters(runtime: Path) -> None:
+    """End all of them, and take their folder away, so that a test leaves nothing."""
+    masters = find_automatic_masters(runtime)
+    for pid in masters.values():
+        send_signal(pid, signal.SIGTERM)
+    for pid in masters.values():
+        wait_until(lambda pid=pid: not is_alive(pid), what="a master's end")
+    for path in runtime.glob("xssh/*"):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        (runtime / "xssh").rmdir()
 
 
 def open_descriptors(pid: int) -> int:

@@ -310,7 +310,13 @@ class SshServer:
         return [process.pid for process in find_descendants(self.process.pid)]
 
     def wait_until_idle(self, timeout: float = 10.0) -> None:
-        """Wait until every session has ended and left no process."""
+        """Wait until every session has ended and left no process.
+
+        Masters that runs made by themselves would stay.
+        """
+        from tests.support.masters import end_automatic_masters
+
+        end_automatic_masters(Path(os.environ["XDG_RUNTIME_DIR"]))
         wait_until(lambda: not self.sessions(), timeout=timeout, what="the sessions to end")
 
     def kill_sessions(self) -> None:

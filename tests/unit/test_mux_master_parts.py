@@ -10,9 +10,10 @@ from xsshpy.errors import UsageError
 from xsshpy.mux.control import decide_sharing_time, read_control
 from xsshpy.mux.messages import PATH_PORT, MuxProtocolError, OpenForward
 from xsshpy.mux.passenger_forwards import InvalidForwardError, describe_forward, read_forward
-from xsshpy.mux.sharing import digest, may_share
+from xsshpy.mux.sharing import digest, why_not
 from xsshpy.settings import Invocation, Settings
 from xsshpy.ssh.forward_spec import Forward, ForwardKind, TcpEndpoint, UnixEndpoint
+from xsshpy.values import replace
 
 NUMBERS = st.sampled_from([0, 1, 2, 3, 4, 22, 65535, 65536, PATH_PORT, 0xFFFFFFFF])
 
@@ -69,8 +70,13 @@ def test_any_forward_is_understood_or_refused(
 @pytest.mark.parametrize(
     ("option", "environ", "seconds"),
     [
-        (None, {}, 0),
-        (None, {"XSSH_SHARE": ""}, 0),
+        (None, {}, 600),
+        (None, {"XSSH_SHARE": ""}, 600),
+        (None, {"XSSH_SHARE": "no"}, 0),
+        (None, {"CI": "false"}, 600),
+        (None, {"CI": "true"}, 0),
+        (None, {"CI": "1", "XSSH_SHARE": "yes"}, 600),
+        ("5m", {"CI": "true"}, 300),
         (None, {"XSSH_SHARE": "yes"}, 600),
         ("no", {"XSSH_SHARE": "yes"}, 0),
         ("1h30m", {"XSSH_SHARE": "no"}, 5400),
@@ -100,16 +106,19 @@ def _settings(**keywords: str) -> Settings:
     [(("S", "none"),), (("M", None),), (("o", "ControlPath none"),), (("o", " controlmaster=no"),)],
 )
 def test_the_users_own_word_on_sharing(options: tuple[tuple[str, str | None], ...]) -> None:
-    assert may_share(Invocation("h"), _settings())
-    assert not may_share(Invocation("h", ssh_options=options), _settings())
+    assert not why_not(Invocation("h"), _settings())
+    assert why_not(Invocation("h", ssh_options=options), _settings())
 
 
 def test_what_would_outlive_the_run_is_not_shared() -> None:
     for keyword in ("localforward", "remoteforward", "dynamicforward"):
-        assert not may_share(Invocation("h"), _settings(**{keyword: "1 [a]:2"}))
-    assert not may_share(Invocation("h"), _settings(tunnel="point-to-point"))
-    assert not may_share(Invocation("h", script="x.py"), _settings())
-    assert not may_share(Invocation("h"), _settings(controlpath="/mine"))
+        assert why_not(Invocation("h"), _settings(**{keyword: "1 [a]:2"}))
+    assert why_not(Invocation("h"), _settings(tunnel="point-to-point"))
+    assert why_not(Invocation("h", script="x.py"), _settings())
+    assert why_not(Invocation("h"), _settings(controlpath="/mine"))
+    assert why_not(Invocation("h", ssh_options=(("W", "a:1"),)), _settings())
+    assert why_not(Invocation("h"), replace(_settings(), log_level="DEBUG1"))
+    assert not why_not(Invocation("h", share="yes"), replace(_settings(), log_level="DEBUG1"))
 
 
 def test_any_setting_but_a_sessions_own_makes_another_connection() -> None:
@@ -123,6 +132,7 @@ def test_any_setting_but_a_sessions_own_makes_another_connection() -> None:
         digest(Invocation("h"), _settings(), {"DISPLAY": ":0"}),
         digest(Invocation("h"), Settings("h", "host", "other", 22, {}), {}),
     ]
+    assert [other[:12] == plain[:12] for other in others] == [True] * 5 + [False]
     assert len({plain, *others}) == 1 + len(others)
 
 

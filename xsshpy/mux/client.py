@@ -95,7 +95,7 @@ def _work(task: MuxTask, conversation: Conversation) -> int | None:
     if task.command is MuxCommand.OPEN:
         # The forwards first, as with ssh; where one is refused, it is of no use.
         if not orders.ask_for_forwards(task, conversation):
-            task.console.error("muxclient: master forward request failed")
+            task.complain("muxclient: master forward request failed")
             return None
         return passage.run_session(task, conversation)
     return orders.ORDERS[task.command](task, conversation)
@@ -170,9 +170,7 @@ def _call(task: MuxTask) -> tuple[Conversation | None, bool]:
 
 def _require_version(task: MuxTask, version: int) -> None:
     if version != VERSION:
-        task.console.error(
-            f"Unsupported multiplexing protocol version {version} (expected {VERSION})"
-        )
+        task.complain(f"Unsupported multiplexing protocol version {version} (expected {VERSION})")
         raise MuxProtocolError("another version")
 
 
@@ -188,11 +186,11 @@ def _explain_no_master(task: MuxTask, error: OSError) -> None:
     elif error.errno == errno.ENOENT:
         console.debug(1, f'Control socket "{path}" does not exist')
     else:
-        console.error(text)
+        task.complain(text)
 
 
 def _give_up(task: MuxTask, text: str) -> None:
     """Say why the master is not used. Raises ConnectError where one is needed."""
     if task.command.needs_master:
         raise ConnectError(text)
-    task.console.error(text)
+    task.complain(text)

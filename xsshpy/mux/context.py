@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from xsshpy.console import Console
+from xsshpy.mux.soundness import Soundness
 from xsshpy.settings import Invocation, Settings
 from xsshpy.ssh.connect import Session
 from xsshpy.ssh.forward import Forwarder
@@ -55,7 +56,10 @@ class SharedX11:
 
 @dataclass(frozen=True)
 class MasterContext:
-    """What a passenger's session needs; ``asks``: the user is asked before anything is done."""
+    """What a passenger's session needs; ``asks``: the user is asked before anything is done.
+
+    ``soundness`` is there where the user did not ask for the master.
+    """
 
     session: Session
     invocation: Invocation
@@ -64,6 +68,16 @@ class MasterContext:
     forwarder: Forwarder
     x11: SharedX11
     asks: bool = False
+    soundness: Soundness | None = None
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether the user did not ask for a master."""
+        return self.soundness is not None
+
+    async def find_fault(self) -> str:
+        """Say why the connection should carry no more sessions; nothing where it may."""
+        return "" if self.soundness is None else await self.soundness.find_fault()
 
     async def permits(self, question: str) -> bool:
         """Ask the user, where ControlMaster says so."""

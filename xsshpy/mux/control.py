@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SHARING_DEFAULT = "no"
+SHARING_DEFAULT = "yes"
 """What is done where neither --share nor XSSH_SHARE says anything."""
 
 SHARING_TIME = 600
@@ -25,6 +25,10 @@ AUTOMATIC_KEYWORD = "xsshshare"
 """Ours, among those that ``ssh -G`` printed: the socket is of our own choice."""
 
 _FORWARD_KEYWORDS = ("localforward", "dynamicforward", "remoteforward")
+LEVEL_VARIABLE = "XSSH_LOGLEVEL"
+"""By which a passenger tells a master that it did not ask for how much it wants to be told."""
+
+_FALSE = ("", "0", "false")
 _CHOICES = {"yes": SHARING_TIME, "true": SHARING_TIME, "no": 0, "false": 0}
 
 
@@ -142,11 +146,13 @@ def decide_command(command: str | None, stdio_forward: str | None) -> MuxCommand
 def decide_sharing_time(option: str | None, environ: Mapping[str, str]) -> int:
     """Return how long a connection stays after its last session (seconds); 0: nothing is shared.
 
-    ``option`` is --share's value. Raises UsageError.
+    ``option`` is --share's value. In continuous integration nothing should outlive its job, and
+    nobody comes back: there it takes a word. Raises UsageError.
     """
     name, text = "--share", option
     if text is None:
-        name, text = SHARE_VARIABLE, environ.get(SHARE_VARIABLE) or SHARING_DEFAULT
+        default = "no" if environ.get("CI", "false") not in _FALSE else SHARING_DEFAULT
+        name, text = SHARE_VARIABLE, environ.get(SHARE_VARIABLE) or default
     seconds = _CHOICES.get(text.lower())
     seconds = parse_time(text) if seconds is None else seconds
     if seconds is None:

@@ -43,7 +43,7 @@ from xsshpy.mux.messages import (
     count_descriptors,
 )
 from xsshpy.mux.passenger_forwards import close_forward, open_forward
-from xsshpy.mux.passenger_sessions import Ride, SessionRide, StdioRide
+from xsshpy.mux.passenger_sessions import OPEN_REFUSED, Ride, SessionRide, StdioRide
 from xsshpy.mux.proxy import carry_proxy
 from xsshpy.mux.sockets import Listener, close_descriptors, identify_peer
 
@@ -83,6 +83,8 @@ class Master:
         self._arrivals = 0
         self._complaints = 0
         self._accepting = asyncio.create_task(self._accept())
+        if context.soundness is not None:
+            self.spawn(context.soundness.begin())
 
     @property
     def path(self) -> str:
@@ -321,6 +323,13 @@ class _Peer:
         if self._riding is not None:
             close_descriptors(descriptors)
             self._link.post(Failure(request.request_id, b"Multiple sessions not supported"))
+            return
+        fault = await self._context.find_fault()
+        if fault:
+            close_descriptors(descriptors)
+            self._context.console.debug(1, f"mux: nobody else gets in: {fault}")
+            self._master.stop_listening()
+            self._link.post(Failure(request.request_id, OPEN_REFUSED))
             return
         if isinstance(request, NewSession):
             question = f"Allow shared connection to {self._host}? "

@@ -11,6 +11,7 @@ from xsshpy.mux.context import MasterContext, SharedX11
 from xsshpy.mux.control import read_control
 from xsshpy.mux.master import Master
 from xsshpy.mux.sockets import ControlPathError, ControlSocketTakenError, listen
+from xsshpy.mux.soundness import Soundness
 from xsshpy.settings import Invocation
 from xsshpy.ssh.connect import Session
 from xsshpy.ssh.forward import Forwarder
@@ -53,6 +54,7 @@ def open_master(
         forwarder=forwarder,
         x11=shared,
         asks=control.master.asks,
+        soundness=Soundness(session) if control.is_automatic else None,
     )
     master = Master(listener, context, session.connection.abort)
     stack.push_async_callback(shared.close)

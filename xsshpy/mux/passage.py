@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from xsshpy.console import LogLevel
+from xsshpy.mux.control import LEVEL_VARIABLE
 from xsshpy.mux.conversation import Conversation, MasterLostError
 from xsshpy.mux.messages import (
     NO_ESCAPE,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Iterator
 
+    from xsshpy.mux.keyboard import Keyboard
     from xsshpy.mux.messages import Reply
     from xsshpy.mux.task import MuxTask
     from xsshpy.streams import Streams
@@ -53,16 +55,18 @@ def run_session(task: MuxTask, conversation: Conversation) -> int | None:
     streams = _decide_streams(task)
     pid = _require_alive(task, conversation, _SESSION)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    keyboard = _own_keyboard(task, streams)
+    stdin = STDIN if keyboard is None else keyboard.reader
     flags = KeptFlags()
     terminal = _load_terminal() if streams.raw else None
     try:
         request = _session_request(task, conversation, streams)
-        reply = _pass_streams(conversation, request, (STDIN, STDOUT, STDERR), streams.null_input)
+        reply = _pass_streams(conversation, request, (stdin, STDOUT, STDERR), streams.null_input)
     except (MasterLostError, MuxProtocolError) as error:
-        task.console.error(f"{_SESSION}: read from master failed: {error}")
+        task.complain(f"{_SESSION}: read from master failed: {error}")
         return None
     if not isinstance(reply, SessionOpened):
-        task.console.error(_explain(reply, "session request", _SESSION))
+        task.complain(_explain(reply, "session request", _SESSION))
         return None
     task.console.debug(1, f"{_SESSION}: master session id: {reply.session}")
     if task.settings.fork_after_authentication and _leave_foreground():
@@ -72,7 +76,10 @@ def run_session(task: MuxTask, conversation: Conversation) -> int | None:
         with Signals(pid) as signals:
             if not task.settings.fork_after_authentication:
                 passenger.enter_raw_mode()
-            status = passenger.wait(signals)
+                signals.when_continued = passenger.resume
+            if keyboard is not None:
+                keyboard.begin(passenger.suspend)
+            status = passenger.wait(signals, keyboard)
         # A remote program that a signal ended has no status either, and ssh says nothing.
         was_cut = not passenger.has_status and not signals.killed
         if was_cut and not _is_there(task):
@@ -83,7 +90,7 @@ def run_session(task: MuxTask, conversation: Conversation) -> int | None:
         passenger.close()
         flags.restore()
     if streams.pty and task.console.shows(LogLevel.INFO):
-        task.console.speak(f"Shared connection to {task.settings.hostname} closed.")
+        _say_closed(task, passenger, was_killed=bool(signals.killed))
     return status
 
 
@@ -93,6 +100,28 @@ def _load_terminal() -> RawTerminal:
     from xsshpy.terminal.tty import RawTerminal
 
     return RawTerminal(STDIN)
+
+
+def _own_keyboard(task: MuxTask, streams: Streams) -> Keyboard | None:
+    """Keep the terminal where the user asked for no master; one that draws has to be left to it."""
+    if not task.control.is_automatic or streams.null_input or not os.isatty(STDIN):
+        return None
+    if streams.pty:
+        terminal = os.fstat(STDIN).st_rdev
+        if all(os.fstat(number).st_rdev != terminal for number in (STDOUT, STDERR)):
+            return None
+    from xsshpy.mux.keyboard import Keyboard
+
+    escape = _escape(task.settings.escape_char) if streams.pty else NO_ESCAPE
+    return Keyboard(STDIN, None if escape == NO_ESCAPE else escape)
+
+
+def _say_closed(task: MuxTask, passenger: Passenger, *, was_killed: bool) -> None:
+    """As without a master, where the user asked for none."""
+    if not task.control.is_automatic:
+        task.console.speak(f"Shared connection to {task.settings.hostname} closed.")
+    elif not was_killed and not passenger.is_without_terminal:
+        task.console.speak(f"Connection to {task.settings.hostname} closed.")
 
 
 def _is_there(task: MuxTask) -> bool:
@@ -163,10 +192,10 @@ def _require_alive(task: MuxTask, conversation: Conversation, name: str) -> int:
     try:
         return conversation.check_alive()
     except MasterLostError:
-        task.console.error(f"{name}: master alive request failed")
+        task.complain(f"{name}: master alive request failed")
         raise
     except MuxProtocolError as error:
-        task.console.error(f"{name}: master alive request failed")
+        task.complain(f"{name}: master alive request failed")
         raise MasterLostError(str(error)) from None
 
 
@@ -238,6 +267,8 @@ def _variables(task: MuxTask) -> Iterator[bytes]:
                 yield os.fsencode(f"{name}={value}")
     for name, value in task.settings.set_env:
         yield os.fsencode(f"{name}={value}")
+    if task.control.is_automatic:
+        yield os.fsencode(f"{LEVEL_VARIABLE}={task.console.level.name}")
     if task.invocation.backend is not None:  # which a master of xssh's understands
         yield os.fsencode(f"MPLBACKEND={task.invocation.backend}")
 

@@ -2,8 +2,8 @@
 
 The master drives the session on the descriptors that it was passed; the escapes are its work too.
 The passenger makes the terminal raw, tells the master of a new size, and takes the exit status.
-As ssh's: HUP, INT and TERM end it with status 255, and the end of the connection ends it in any
-case. Whatever happens, terminal and descriptors are as they were. PROTOCOL.mux §2, §3.
+As ssh's: HUP, INT, QUIT and TERM end it with status 255, and the end of the connection ends it in
+any case. Whatever happens, terminal and descriptors are as they were. PROTOCOL.mux §2, §3.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from xsshpy.mux.messages import ExitMessage, TtyAllocationFailed
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
 
     from xsshpy.console import Console
     from xsshpy.mux.conversation import Conversation
+    from xsshpy.mux.keyboard import Keyboard
     from xsshpy.mux.messages import Reply
     from xsshpy.terminal.tty import RawTerminal
 else:
     import _signal as signal  # without the names, which take 4 ms
 
 _STREAMS = (0, 1, 2)
-_ENDING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+_ENDING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
 class KeptFlags:
@@ -60,7 +61,10 @@ class Signals:
     """Signals as they come to a passenger whose session is open: a context manager.
 
     ``killed`` is the signal that ends it, or 0. A new size of the window is the master's to know.
+    ``when_continued`` is called after a stop.
     """
+
+    when_continued: Callable[[], None] | None = None
 
     def __init__(self, master_pid: int) -> None:
         self._master_pid = master_pid
@@ -72,9 +76,10 @@ class Signals:
     def __enter__(self) -> Signals:
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number in _ENDING_SIGNALS:
-            signal.signal(number, self._end)
-        if self._master_pid > 1:
-            signal.signal(signal.SIGWINCH, self._pass_on)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._end)
+        signal.signal(signal.SIGWINCH, self._pass_on)
+        signal.signal(signal.SIGCONT, self._continue)
         return self
 
     def __exit__(
@@ -91,10 +96,16 @@ class Signals:
         self.killed = number
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
-        try:
-            os.kill(self._master_pid, number)
-        except OSError:
-            pass
+        if self._master_pid > 1:
+            try:
+                os.kill(self._master_pid, number)
+            except OSError:
+                pass
+
+    def _continue(self, number: int, _: FrameType | None) -> None:
+        if self.when_continued is not None:
+            self.when_continued()
+            self._pass_on(signal.SIGWINCH, None)
 
     def drain(self) -> None:
         """Forget that signals came; what they did is done."""
@@ -104,16 +115,26 @@ class Signals:
             pass
 
 
-def listen_until_end(conversation: Conversation, signals: Signals) -> Iterator[Reply]:
+def listen_until_end(
+    conversation: Conversation, signals: Signals, keyboard: Keyboard | None = None
+) -> Iterator[Reply]:
     """Yield what the master says until it hangs up or a signal has come.
 
-    Raises MuxProtocolError.
+    Meanwhile what is typed is passed on. Raises MuxProtocolError.
     """
     poller = select.poll()
     poller.register(conversation.socket, select.POLLIN)
     poller.register(signals.wakeup, select.POLLIN)
     while not signals.killed:
-        poller.poll()
+        if keyboard is None or (wanted := keyboard.wanted) is None:
+            poller.poll()
+        else:
+            poller.register(*wanted)
+            ready = poller.poll()
+            poller.unregister(wanted[0])
+            if wanted[0] in dict(ready) and len(ready) == 1:
+                keyboard.advance()
+                continue
         signals.drain()
         replies = conversation.read_available()
         if replies is None:
@@ -139,24 +160,27 @@ class Passenger:
         self._session = session
         self._terminal = terminal
         self._status: int | None = None
+        self.is_without_terminal = False
+        """The server gave none."""
 
     @property
     def has_status(self) -> bool:
         """Whether the master said how the session ended."""
         return self._status is not None
 
-    def wait(self, signals: Signals) -> int:
+    def wait(self, signals: Signals, keyboard: Keyboard | None = None) -> int:
         """Return the exit status, when the master hangs up or a signal has come.
 
         Raises MuxProtocolError and SessionError for what no master says.
         """
-        for reply in listen_until_end(self._conversation, signals):
+        for reply in listen_until_end(self._conversation, signals, keyboard):
             self._take(reply)
         return self._conclude(signals.killed)
 
     def _take(self, reply: Reply) -> None:
         if isinstance(reply, TtyAllocationFailed):
             self._require_session("tty alloc fail", reply.session)
+            self.is_without_terminal = True
             self._leave_raw_mode()
         elif isinstance(reply, ExitMessage):
             self._require_session("exit", reply.session)
@@ -173,6 +197,22 @@ class Passenger:
                 f"mux_client_request_session: {what} on unknown session: "
                 f"my id {self._session} theirs {theirs}"
             )
+
+    def suspend(self, said: str) -> None:
+        """Stop, with the terminal as it was, until the shell lets it go on."""
+        from xsshpy.terminal.tty import suspend
+
+        if self._terminal is not None:
+            self._console.show(said)
+            self._console.raw = False
+            suspend(self._terminal)
+            self._console.raw = self._terminal.active
+
+    def resume(self) -> None:
+        """Take the terminal again after a stop."""
+        if self._terminal is not None:
+            self._terminal.reenter()
+            self._console.raw = self._terminal.active
 
     def enter_raw_mode(self) -> None:
         """Hand the keys over as they are typed."""

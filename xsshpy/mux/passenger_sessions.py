@@ -11,14 +11,16 @@ PROTOCOL.mux §2 and §3.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import xsshpy.terminal.escapes as escapes
-from xsshpy.console import sanitise
-from xsshpy.errors import XsshError
+from xsshpy.console import LogLevel, sanitise
+from xsshpy.errors import EXIT_FAILURE, XsshError
 from xsshpy.mux.context import MasterContext
+from xsshpy.mux.control import LEVEL_VARIABLE
 from xsshpy.mux.messages import (
     NO_ESCAPE,
     PATH_PORT,
@@ -32,6 +34,8 @@ from xsshpy.mux.messages import (
 )
 from xsshpy.mux.sockets import close_descriptors
 from xsshpy.plan import has_agent
+from xsshpy.ssh.connect import Session
+from xsshpy.ssh.endings import explain_end
 from xsshpy.ssh.environment import BACKEND_VARIABLE, choose_variables, decide_backend
 from xsshpy.ssh.forward_spec import Endpoint, TcpEndpoint, UnixEndpoint
 from xsshpy.ssh.hostkey_policy import Feature
@@ -79,11 +83,33 @@ class _Process(RemoteProcess):
         descriptors: list[int],
         number: int,
         post: Callable[[Reply], None],
+        level: LogLevel,
     ) -> None:
         super().__init__(
             context.console, stdout=descriptors[1], stderr=descriptors[2], number=number
         )
         self._post = post
+        self._is_automatic = context.is_automatic
+        self._level = level
+
+    def tell_refusal(self, request: str) -> None:
+        """Tell the passenger what the server refuses, as its own connection would have told it."""
+        where = " on channel 0" if self._is_automatic else ""
+        self.tell(f"{request} request failed{where}\r\n".encode())
+
+    def tell_end(self, session: Session) -> None:
+        """Tell a passenger that knows of no master why its session has no end of its own."""
+        connection = session.connection
+        cut = self.error is not None or connection.farewell is not None
+        if not self._is_automatic or self.exit_status is not None or not cut:
+            return
+        ending = explain_end(self.error, connection, session.settings, session.where)
+        lines = [text for level, text in ending.logged if level <= self._level]
+        if not ending.logged:
+            lines.append(ending.spoken)
+        for text in lines:
+            self.tell(f"{sanitise(text)}\r\n".encode("utf-8", "surrogateescape"))
+        self._post(ExitMessage(self.number, EXIT_FAILURE))
 
     def exit_status_received(self, status: int) -> None:
         """Tell the passenger."""
@@ -92,7 +118,7 @@ class _Process(RemoteProcess):
 
     def pty_refused(self) -> None:
         """Tell the passenger, whose terminal need not be raw."""
-        self.tell(f"{PTY_REQUEST} request failed\r\n".encode())
+        self.tell_refusal(PTY_REQUEST)
         self._post(TtyAllocationFailed(self.number))
 
 
@@ -113,30 +139,27 @@ class SessionRide:
         self._post = post
         self._lost = lost
         self._number = context.forwarder.reserve_number()
-        self._process = _Process(context, descriptors, self._number, post)
+        level = _passengers_level(request)
+        self._process = _Process(context, descriptors, self._number, post, level)
         self._pump: InputPump | None = None
         escape = request.escape if request.want_tty and request.escape < NO_ESCAPE else None
         self._escape = escape if escape is not None and escape <= 255 else None
         self._parser = escapes.EscapeParser(self._escape, shared=True)
         self._has_left = False
+        self._letting_go: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Open the session, and carry it to its end."""
         try:
             await self._run()
         finally:
-            if self._pump is not None:
-                self._pump.stop()
             self._context.forwarder.release_number(self._number)
-            await self._process.drain()
-            await _close_when_free(
-                self._descriptors, lambda: self._pump is not None and self._pump.is_reading
-            )
+            await self._let_go()
 
     async def _run(self) -> None:
         context, process = self._context, self._process
         forwarding = await self._find_x11()
-        plan = plan_passenger(context, self._request, self._descriptors[0], forwarding)
+        plan = plan_passenger(context, self._request, self._terminal, forwarding)
         watching = asyncio.create_task(self._watch_server())
         try:
             grants = await start_process(context.session.connection, plan, process, self._begin)
@@ -145,7 +168,10 @@ class SessionRide:
             self._post(Failure(self._request.request_id, OPEN_REFUSED))
             return
         except RequestRefusedError as error:
-            process.tell(f"{error.request} request failed\r\n".encode())
+            if error.request == PTY_REQUEST:
+                process.pty_refused()
+            else:
+                process.tell_refusal(error.request)
             return
         except XsshError as error:  # the connection is over, and the master will say so
             context.console.debug(1, f"mux: session {self._number}: {error.message}")
@@ -155,9 +181,12 @@ class SessionRide:
         if forwarding is not None:
             refusal = forwarding.explain_refusal(grants, context.session, context.settings)
             if refusal:
-                refusal = refusal.replace(" on channel 0", "", 1)  # not this passenger's, nor ssh's
+                if not context.is_automatic:
+                    # Not this passenger's, nor ssh's.
+                    refusal = refusal.replace(" on channel 0", "", 1)
                 process.tell(f"{sanitise(refusal)}\r\n".encode("utf-8", "surrogateescape"))
         await process.closed.wait()
+        process.tell_end(context.session)
 
     async def _watch_server(self) -> None:
         """Let the passenger connect by itself where the server is gone, as after a sleep."""
@@ -175,6 +204,15 @@ class SessionRide:
         context = self._context
         return await usable_x11(await context.x11.get(), context.session, context.console)
 
+    @property
+    def _terminal(self) -> int:
+        """The passenger's terminal, or else its stdin.
+
+        xssh keeps the keyboard where it shares by itself, and has a pipe for stdin.
+        """
+        candidates = self._descriptors if self._context.is_automatic else []
+        return next(filter(os.isatty, candidates), self._descriptors[0])
+
     def _begin(self) -> None:
         """The process is asked for: from now on the passenger's terminal is its own."""
         if self._has_left:
@@ -189,11 +227,20 @@ class SessionRide:
         self._has_left = True
         self._process.discard_output()
         self._process.end()
+        # The server may take its time, and others wait for the last who has its pipes.
+        self._letting_go = asyncio.create_task(self._let_go())
+
+    async def _let_go(self) -> None:
+        pump = self._pump
+        if pump is not None:
+            pump.stop()
+        await self._process.drain()
+        await _close_when_free(self._descriptors, lambda: pump is not None and pump.is_reading)
 
     def resize(self) -> None:
         """Tell the server the terminal's size."""
-        if self._request.want_tty and self._descriptors and os.isatty(self._descriptors[0]):
-            self._process.change_size(read_size(self._descriptors[0]))
+        if self._request.want_tty and self._descriptors and os.isatty(self._terminal):
+            self._process.change_size(read_size(self._terminal))
 
     def _take_input(self, data: bytes) -> None:
         if self._escape is None:
@@ -254,7 +301,19 @@ def plan_passenger(
 
 def _read_variables(words: tuple[bytes, ...]) -> Mapping[str, str]:
     pairs = (os.fsdecode(word).partition("=") for word in words)
-    return {name: value for name, equals, value in pairs if name and equals}
+    return {
+        name: value for name, equals, value in pairs if name and equals and name != LEVEL_VARIABLE
+    }
+
+
+def _passengers_level(request: NewSession) -> LogLevel:
+    """How much is said to the passenger of what the server did."""
+    said = f"{LEVEL_VARIABLE}=".encode()
+    for word in request.variables:
+        if word.startswith(said):
+            with contextlib.suppress(ValueError):
+                return LogLevel.parse(os.fsdecode(word[len(said) :]))
+    return LogLevel.INFO
 
 
 class StdioRide:

@@ -34,6 +34,13 @@ class MuxTask:
         """The socket's path as ssh's messages show it."""
         return self.control.path[:_SHOWN_PATH]
 
+    def complain(self, text: str) -> None:
+        """Say why it is not done through the master: a user who asked for none need not know."""
+        if self.control.is_automatic and not self.command.needs_master:
+            self.console.debug(1, text)
+        else:
+            self.console.error(text)
+
 
 def refuse(text: str) -> NoReturn:
     """End the run with these words."""

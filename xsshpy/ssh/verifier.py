@@ -16,6 +16,7 @@ from xsshpy.settings import Settings
 from xsshpy.ssh.hostkey_decisions import (
     Accept,
     AcceptUntrusted,
+    Add,
     Addition,
     Decision,
     Refuse,
@@ -37,6 +38,7 @@ from xsshpy.ssh.keyblob import (
 from xsshpy.ssh.known_hosts import KnownHosts
 from xsshpy.ssh.known_hosts_command import Occasion
 from xsshpy.ssh.known_hosts_file import add_host_key
+from xsshpy.ssh.revoked_keys import RevokedKeys
 from xsshpy.tokens import home_directory
 
 _PING = b"keepalive@openssh.com"
@@ -69,6 +71,7 @@ class HostKeyVerifier:
         spec = HostSpec(names.record_name, address)
         self.updater = HostKeyUpdater(settings, console, spec, may_ask=may_ask)
         self._may_update = False
+        self._presented: HostKey | HostCertificate | None = None
 
     def judge(
         self, key_data: bytes
@@ -79,14 +82,11 @@ class HostKeyVerifier:
             key = _decode(key_data, certified=isinstance(presented, HostCertificate))
         except (KeyBlobError, asyncssh.KeyImportError):
             raise HostKeyError("xssh: the server sent a host key that can't be read") from None
-        problem = ""
-        if isinstance(presented, HostCertificate):
-            algorithms = self._settings.ca_signature_algorithms
-            name = self.names.certificate_name
-            problem = certificate_problem(presented, name, time.time(), algorithms)
+        self._presented = presented
+        problem = self._certificate_problem(presented)
         for line in presented_key_lines(presented, self._settings.fingerprint_hash):
             self._say(line)
-        revocation = self._revocation(presented)
+        revocation = self._revocation(presented, self._evidence.revoked)
         decision: Decision | None = decide_without_record(
             presented, self.names, self._policy, revocation
         )
@@ -102,8 +102,30 @@ class HostKeyVerifier:
             return key, None
         return key, lambda: self._settle(decision)
 
-    def _revocation(self, presented: HostKey | HostCertificate) -> str:
-        revoked = self._evidence.revoked
+    def would_accept(self, known: KnownHosts, revoked: RevokedKeys | None) -> bool:
+        """Say whether the key would be accepted without a question by what is on record now.
+
+        KnownHostsCommand is not asked again.
+        """
+        presented = self._presented
+        if presented is None or self._evidence.command:
+            return True
+        revocation = self._revocation(presented, revoked)
+        decision: Decision | None = decide_without_record(
+            presented, self.names, self._policy, revocation
+        )
+        if decision is None:
+            problem = self._certificate_problem(presented)
+            decision = decide_host_key(presented, known, self.names, self._policy, problem)
+        return isinstance(decision, (Accept, Add))
+
+    def _certificate_problem(self, presented: HostKey | HostCertificate) -> str:
+        if not isinstance(presented, HostCertificate):
+            return ""
+        algorithms = self._settings.ca_signature_algorithms
+        return certificate_problem(presented, self.names.certificate_name, time.time(), algorithms)
+
+    def _revocation(self, presented: HostKey | HostCertificate, revoked: RevokedKeys | None) -> str:
         if revoked is None:
             return ""
         return revoked.describe(presented, self._policy.fingerprint_hash)

@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 
 from xsshpy.errors import SettingsError
 from xsshpy.settings import Invocation, Settings, parse_keywords
-from xsshpy.ssh_g import run_ssh_g, ssh_g_arguments
-from xsshpy.tokens import home_directory
+from xsshpy.ssh_g import count_passes, files_with_defaults, run_ssh_g, ssh_g_arguments
 from xsshpy.values import dataclass
 
 
@@ -57,13 +55,7 @@ async def _says_no_to_x11(invocation: Invocation) -> bool:
 
 async def _read_x11_again(invocation: Invocation, match: str) -> tuple[tuple[str, ...], int]:
     """Return ForwardX11 where ``yes`` follows the user's files, and how often ssh read them."""
-    chosen = invocation.value_of("F")
-    if chosen is None:
-        files = [os.path.join(home_directory(), ".ssh", "config"), "/etc/ssh/ssh_config"]
-    else:
-        files = [] if chosen == "none" else [os.path.abspath(chosen)]
-    lines = [f'Include "{path}"' for path in files if os.path.exists(path)]
-    text = "\n".join([*lines, match, "ForwardX11 yes", ""])
+    text = files_with_defaults(invocation, match, "ForwardX11 yes")
     with tempfile.NamedTemporaryFile("w", prefix="xssh-config-", suffix=".tmp") as config:
         config.write(text)
         config.flush()
@@ -71,5 +63,4 @@ async def _read_x11_again(invocation: Invocation, match: str) -> tuple[tuple[str
         status, out, err = await run_ssh_g(ssh_g_arguments(again))
     if status != 0:
         raise SettingsError(err)
-    passes = 2 if "re-parsing configuration" in err else 1
-    return parse_keywords(out).get("forwardx11", ()), passes
+    return parse_keywords(out).get("forwardx11", ()), count_passes(err)
