@@ -1,4 +1,4 @@
-"""``--man``: the manual xssh(1), which neither pipx nor uv puts where man(1) looks.
+"""``--man``: the manual xssh(1), which few installers put where man(1) looks.
 
 The page is shown by man, else by mandoc, else as plain text by :mod:`mdoc`. Rule: where stdout is
 no terminal there is no pager and nobody is waited for.
