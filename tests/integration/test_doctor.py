@@ -523,12 +523,74 @@ def test_tk_faults(visit: Callable[..., Diagnosis], private_places: Path, name: 
     assert "opened there (X11 alone)" in found.text("proof.window")
 
 
+OLD = """__version__ = "3.3.4"
+raise ValueError("Key backend: 'qtagg' is not a valid value for backend")
+"""
+MATPLOTLIBRC = ".config/matplotlib/matplotlibrc"
+
+
+@dataclass(frozen=True)
+class PythonFault:
+    """What is in the Python's surroundings, and what the doctor is to say of it."""
+
+    name: str
+    expected: Mapping[str, str]
+    words: str
+    remedy: str
+    typed: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    modules: Mapping[str, str] = field(default_factory=dict)
+    accept_env: str = ""
+
+
+BROKEN = {"python.backend": "broken"}
+AGG = "export MPLBACKEND=Agg\n"
+NATIVE = ("--x11", "native")
+PYTHON_FAULTS = [
+    PythonFault("matplotlibrc", BROKEN, f"{MATPLOTLIBRC} says so", "--backend", ("--backend", "none"), {MATPLOTLIBRC: "backend: Agg\n"}),
+    PythonFault("--backend Agg", BROKEN, "Agg draws into files only; MPLBACKEND says so", "another backend", ("--backend", "Agg")),
+    PythonFault("a start file, and AcceptEnv", BROKEN, ".bashrc:1:export MPLBACKEND=Agg", "another backend", NATIVE, {".bashrc": AGG}, accept_env="MPLBACKEND"),
+    PythonFault("a start file", {"python.backend": "warning"}, ".bashrc:1:export MPLBACKEND=Agg", "out of it", (), {".bashrc": AGG}),
+    PythonFault("a start file's remark", {}, "", "", (), {".bashrc": "# MPLBACKEND=Agg\nexport MPLBACKEND=TkAgg\n"}),
+    PythonFault("headless Qt", BROKEN, "QT_QPA_PLATFORM=offscreen: Qt opens no window", "unset", ("--backend", "QtAgg"), {}, {"QT_QPA_PLATFORM": "offscreen"}),
+    PythonFault("headless Qt, unused", {}, "", "", (), {}, {"QT_QPA_PLATFORM": "offscreen"}),
+    PythonFault("no Gtk", BROKEN, "GTK3Agg can't be imported", "TkAgg", ("--backend", "GTK3Agg"), modules={"gi.py": "raise ImportError('no gi')"}),
+    PythonFault("an old matplotlib", {"python.matplotlib": "broken"}, "not a valid value for backend", "Qt5Agg", ("--backend", "QtAgg"), modules={"matplotlib.py": OLD}),
+    PythonFault("a matplotlib that fails", {"python.matplotlib": "broken"}, "RuntimeError: no numpy", "shows all of it", modules={"matplotlib.py": "raise RuntimeError('no numpy')"}),
+]  # fmt: skip
+
+
 @pytest.mark.skipif(NO_MATPLOTLIB, reason="matplotlib is not installed")
-def test_who_decides_about_the_backend(visit: Callable[..., Diagnosis]) -> None:
-    path = ".config/matplotlib/matplotlibrc"
-    found = visit("--backend", "none", files={path: "backend: Agg\n"})
-    assert found.not_well == {"python.backend": "broken"}
-    assert f"{path} says so" in found.text("python.backend")
+@pytest.mark.parametrize("fault", PYTHON_FAULTS, ids=lambda fault: fault.name)
+def test_python_faults(
+    visit: Callable[..., Diagnosis], private_places: Path, fault: PythonFault
+) -> None:
+    folder = private_places / "modules"
+    folder.mkdir()
+    for name, text in fault.modules.items():
+        (folder / name).write_text(text)
+    environment = {**fault.environment, **({"PYTHONPATH": str(folder)} if fault.modules else {})}
+    found = visit(
+        *fault.typed, files=fault.files, environment=environment, accept_env=fault.accept_env
+    )
+    assert found.not_well == fault.expected, found
+    for name in fault.expected:
+        assert fault.words in found.text(name)
+        assert fault.remedy in str(found.findings[name]["remedy"])
+
+
+@pytest.mark.skipif(NO_MATPLOTLIB, reason="matplotlib is not installed")
+def test_an_interactive_shell_with_another_backend(
+    make_sshd: Callable[..., SshServer], doctor: Doctor
+) -> None:
+    """Its start files are read after what xssh sets."""
+    server = make_sshd(path=f"{Path(PYTHON).parent}:{os.environ['PATH']}")
+    (server.home / ".bashrc").write_text(AGG)
+    doctor.home.add(server)
+    found = doctor.visit("server")
+    assert found.not_well == BROKEN
+    assert ".bashrc:1:export MPLBACKEND=Agg" in found.text("python.backend")
 
 
 @pytest.mark.skipif(NO_MATPLOTLIB, reason="matplotlib is not installed")
@@ -537,14 +599,18 @@ def test_a_script_that_forces_a_backend(
 ) -> None:
     server = make_sshd()
     doctor.home.add(server)
-    for line, verdict in (
-        ("matplotlib.use('Agg')", "broken"),
-        ("plt.switch_backend('QtAgg')", "warning"),
+    (server.home / "helper.py").write_text("import matplotlib as mpl\nmpl.use('svg')\n")
+    for line, verdict, words in (
+        ("matplotlib.use('Agg')", "broken", "line 3: matplotlib.use('Agg')"),
+        ("plt.switch_backend('QtAgg')", "warning", "line 3: plt.switch_backend"),
+        ("if x: matplotlib.use('TkAgg')", "ok", ""),
+        ("    matplotlib.use('Agg')", "warning", "may choose a backend itself"),
+        ("import helper", "broken", "helper.py, line 2: mpl.use('svg')"),
     ):
         (server.home / "train.py").write_text(f"import x\n# matplotlib.use('Agg')\n{line}\n")
         found = doctor.visit("server", PYTHON, "-u", "train.py", "--fast")
-        assert found.not_well == {"python.backend": verdict}
-        assert f"line 3: {line}" in found.text("python.backend")
+        assert found.not_well == ({"python.backend": verdict} if words else {})
+        assert words in found.text("python.backend")
 
 
 def test_nothing_is_left_on_the_server(make_sshd: Callable[..., SshServer], doctor: Doctor) -> None:

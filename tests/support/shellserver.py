@@ -11,6 +11,8 @@ import asyncssh
 from tests.support.asyncserver import AsyncServer, Policy
 from tests.support.processes import find_descendants, send_signal
 
+_PATIENCE = 3.0
+
 
 class ShellServer(AsyncServer):
     """``prefix`` is what it says before the output of each command.
@@ -32,11 +34,15 @@ class ShellServer(AsyncServer):
         self._prefix = prefix
         self._left = most_sessions
         self._over = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._processes: list[asyncio.subprocess.Process] = []
         super().__init__(policy, host_key, client_key)
 
     async def serve(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         """Run the command of a session to its end."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
         self.log.append(f"command {process.command}")
         self._left -= 1
         if self._left < 0:
@@ -62,5 +68,11 @@ class ShellServer(AsyncServer):
             if child.returncode is None:
                 for each in find_descendants(child.pid):
                     send_signal(each.pid, 9)
-                child.kill()
-                await child.wait()
+                send_signal(child.pid, 9)
+        for task in self._tasks:
+            task.cancel()
+        waits = [asyncio.ensure_future(child.wait()) for child in self._processes]
+        if waits or self._tasks:
+            await asyncio.wait([*waits, *self._tasks], timeout=_PATIENCE)
+        for child in self._processes:
+            child._transport.close()  # type: ignore[attr-defined]

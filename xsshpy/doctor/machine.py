@@ -50,6 +50,7 @@ class Package:
 XAUTH = Package("xauth", "xorg-x11-xauth", "xorg-xauth", "xauth")
 PYTHON_TK = Package("python3-tk", "python3-tkinter", "tk", "python3-tkinter")
 LIBX11 = Package("libx11-6", "libX11", "libx11", "libx11")
+XCB_CURSOR = Package("libxcb-cursor0", "xcb-util-cursor", "xcb-util-cursor", "xcb-util-cursor")
 OPENSSH_CLIENT = Package("openssh-client", "openssh-clients", "openssh", "openssh-client")
 XWAYLAND = Package("xwayland", "xorg-x11-server-Xwayland", "xorg-xwayland", "xwayland")
 

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 
 from xsshpy.doctor.examination import Check
 from xsshpy.doctor.findings import Opinion, broken, warning, well
-from xsshpy.doctor.machine import LIBX11, PYTHON_TK, describe_install
+from xsshpy.doctor.forced import FILE_BACKENDS, judge_forced
+from xsshpy.doctor.machine import LIBX11, PYTHON_TK, XCB_CURSOR, describe_install
 from xsshpy.doctor.probes import python_command, read_object, read_program
 from xsshpy.doctor.server_checks import ServerSide
 from xsshpy.doctor.sight import see_window
 from xsshpy.doctor.x11_checks import X11Side
 from xsshpy.ssh.environment import BACKEND_VARIABLE, decide_backend, wrap_command
 from xsshpy.values import dataclass, field
+from xsshpy.x11_ways import Way
 
 if TYPE_CHECKING:
     from xsshpy.ssh.capture import CapturedProcess
@@ -39,8 +41,7 @@ _AGENT_BYTES = 60_000
 _OWN_SECONDS = 0.4
 """What matplotlib itself takes to draw a first figure, at the least."""
 
-_FILE_BACKENDS = ("agg", "svg", "pdf", "ps", "pgf", "cairo", "template")
-_DRAWS_FILES = re.compile(rf"""(?i)["']({"|".join(_FILE_BACKENDS)})["']""")
+_NAMES_FILES = re.compile(rf"(?i)MPLBACKEND[=\s]+[\"']?({'|'.join(FILE_BACKENDS)})\b")
 _VOLUME = 1 << 19
 _WORD_SECONDS = 5.0
 _WORD_PAUSE = 0.02
@@ -125,7 +126,10 @@ class PythonSide:
         arguments = [program.script] if program.script else []
         command = python_command(interpreter, "python_facts", nonce, *arguments)
         variables = {BACKEND_VARIABLE: self._backend} if self._backend else {}
-        done = await self.server.run(SessionPlan(command=wrap_command(command, variables)))
+        plan = SessionPlan(command=wrap_command(command, variables))
+        if self.server.way is Way.NATIVE and self.server.accepts_backend:
+            plan = SessionPlan(command=command, variables=variables)  # start files may change it
+        done = await self.server.run(plan)
         facts = read_object(done.out, nonce)
         if facts is None:
             words = done.err.decode("utf-8", "replace").strip().splitlines()[-2:]
@@ -146,6 +150,12 @@ class PythonSide:
                 remedy=f"{self._program_interpreter} -m pip install matplotlib, or name the Python "
                 "that has it: xssh --doctor HOST PYTHON",
             )
+        if "is not a valid value for backend" in error:
+            return broken(
+                f"this matplotlib knows no such backend: {error}",
+                remedy=f"{self._program_interpreter} -m pip install -U matplotlib, or --backend "
+                "with a name that it knows: Qt5Agg for QtAgg",
+            )
         if error:
             return broken(
                 f"matplotlib can't be imported: {error}",
@@ -158,10 +168,7 @@ class PythonSide:
         needed = (self._backend or "").lower() == "tkagg"
         give = broken if needed and self.facts.get("matplotlib") else warning
         if "libX11" in error:
-            return give(
-                f"Tk can't be loaded: {error}",
-                remedy=f"{describe_install(self.server.family, LIBX11)} on the server",
-            )
+            return give(f"Tk can't be loaded: {error}", remedy=self._libx11_remedy(error))
         if not version:
             return give(f"{self._text('executable')} has no Tk: {error}", remedy=self._tk_remedy())
         if self._text("tcl_error"):
@@ -170,6 +177,23 @@ class PythonSide:
                 remedy="set TCL_LIBRARY to the folder with init.tcl below this Python's lib/",
             )
         return well(f"Tk {version}")
+
+    def _libx11_remedy(self, error: str) -> str:
+        folders = self._variable("LD_LIBRARY_PATH").split(":")
+        guilty = [
+            folder for folder in folders if folder and f"{folder.rstrip('/')}/libX11" in error
+        ]
+        if guilty:
+            return f"take {guilty[0]} out of LD_LIBRARY_PATH"
+        if re.search(r"(?i)conda|mamba", error + self._text("executable")):
+            return "conda install --force-reinstall xorg-libx11 tk"
+        return f"{describe_install(self.server.family, LIBX11)} on the server"
+
+    def _variable(self, name: str) -> str:
+        """Return a variable of that Python's environment."""
+        variables = self.facts.get("environment")
+        value = variables.get(name) if isinstance(variables, dict) else None
+        return value if isinstance(value, str) else ""
 
     def _tk_remedy(self) -> str:
         python = self._text("executable")
@@ -184,23 +208,65 @@ class PythonSide:
 
     async def _look_at_backend(self) -> Opinion:
         backend, decider = self._text("backend"), self._text("backend_from")
-        forced = self.facts.get("forced")
-        if isinstance(forced, list) and forced:
-            lines = [f"line {number}: {text}" for number, text in forced[:3]]
-            windowless = any(_DRAWS_FILES.search(str(text)) for _, text in forced)
-            return (broken if windowless else warning)(
-                "the script chooses a backend itself, which beats MPLBACKEND:",
-                *lines,
-                remedy="take that line out, or choose TkAgg there",
-            )
+        forced = judge_forced(self.facts.get("forced"), self._backend)
+        if forced is not None:
+            return forced
         if not backend:
             return well("no matplotlib to choose one")
-        if backend.lower() in _FILE_BACKENDS:
+        culprits = self._start_lines("MPLBACKEND")
+        if backend.lower() in FILE_BACKENDS:
             return broken(
                 f"{backend} draws into files only; {decider} says so",
+                *culprits,
                 remedy="without --backend none, or with another backend in that place",
             )
-        return well(f"{backend}, decided by {decider}")
+        if backend.lower().startswith("qt"):
+            opinion = self._judge_qt(backend)
+            if opinion is not None:
+                return opinion
+        if self._text("backend_error"):
+            return broken(
+                f"{backend} can't be imported: {self._text('backend_error')}",
+                remedy="--backend with one whose packages are there: TkAgg, QtAgg",
+            )
+        return self._judge_start_files(culprits) or well(f"{backend}, decided by {decider}")
+
+    def _start_lines(self, name: str) -> tuple[str, ...]:
+        """Return the lines of start files that set a variable."""
+        sets = re.compile(rf":\d+:\s*[^#\s].*\b{name}\b|:\d+:\s*{name}\b")
+        return tuple(line for line in self.server.answers.all_of("start") if sets.search(line))[:3]
+
+    def _judge_start_files(self, lines: tuple[str, ...]) -> Opinion | None:
+        """A login shell reads them after MPLBACKEND is set; a command is run after them."""
+        wrong = [line for line in lines if _NAMES_FILES.search(line)]
+        if not wrong:
+            return None
+        interactive = not self.server.host.invocation.command
+        return (broken if interactive else warning)(
+            "a start file chooses a backend without windows, for interactive shells:",
+            *wrong,
+            remedy="take that line out of it",
+        )
+
+    def _judge_qt(self, backend: str) -> Opinion | None:
+        qt = self.facts.get("qt")
+        if not isinstance(qt, list) or not qt:
+            return broken(
+                f"{backend} needs PyQt or PySide, and neither is there",
+                remedy=f"{self._program_interpreter} -m pip install PySide6",
+            )
+        platform = self._variable("QT_QPA_PLATFORM")
+        if platform and not platform.startswith("xcb"):
+            return broken(
+                f"QT_QPA_PLATFORM={platform}: Qt opens no window on an X display",
+                *self._start_lines("QT_QPA_PLATFORM"),
+                remedy="unset QT_QPA_PLATFORM where it is set",
+            )
+        error = self._text("qt_error")
+        if error:
+            package = f"{describe_install(self.server.family, XCB_CURSOR)} on the server"
+            return broken(f"Qt's plugin for X11 can't be loaded: {error}", remedy=package)
+        return None
 
     async def _prove(self) -> Opinion:
         """Open a window there and see it here."""
@@ -257,6 +323,8 @@ class PythonSide:
         started = time.monotonic()
         done = await self.server.run(SessionPlan(command=f"head -c {_VOLUME} /dev/zero"))
         seconds = max(time.monotonic() - started - 2 * trip, 1e-6)
+        if not done.out:
+            return well(f"{trip * 1000:.1f} ms there and back")
         rate = len(done.out) / seconds
         slow = _NATIVE_TRIPS * trip + _NATIVE_BYTES / rate + _OWN_SECONDS
         quick = _AGENT_TRIPS * trip + _AGENT_BYTES / rate + _OWN_SECONDS

@@ -9,7 +9,10 @@ Its arguments are a nonce and, where one is to be run, the path of a script. It 
 - backend_from: what decides about it
 - tk: the version of Tk, or null and tk_error; tcl_error: why Tcl does not start
 - qt: the names of the Qt packages that are there
-- forced: lines of the script that choose a backend themselves, as [number, text]
+- backend_error: why that backend can't be imported; qt_error: why Qt's X11 part can't be loaded
+- forced: lines of the script, and of modules that it imports, which choose a backend themselves, as
+  [number, text, whether under a condition, path]
+- environment: variables that decide about any of this
 
 It must compile on Python 2.7, since an old interpreter is a finding too.
 """
@@ -20,6 +23,9 @@ import re
 import sys
 
 LINES = 20000
+MODULES = 40
+VARIABLES = ("MPLBACKEND", "QT_QPA_PLATFORM", "LD_LIBRARY_PATH", "TCL_LIBRARY", "DISPLAY")
+IMPORTS = re.compile(r"^(?:import|from)[ \t]+(\w+)")
 FORCES = re.compile(
     r"""^[^#]*\b(?:(?:matplotlib|mpl)\.use\s*\(|switch_backend\s*\(|rcParams\s*\[\s*["']backend["'])"""
 )
@@ -33,6 +39,7 @@ def say_why(error):
 def look_at_matplotlib():
     """Return what concerns matplotlib."""
     facts = {"matplotlib": None, "matplotlib_error": "", "backend": "", "backend_from": ""}
+    facts["backend_error"] = ""
     try:
         import matplotlib
     except Exception as error:
@@ -45,7 +52,21 @@ def look_at_matplotlib():
         facts["backend_from"] = find_decider(matplotlib.matplotlib_fname())
     except Exception as error:
         facts["matplotlib_error"] = say_why(error)
+    if facts["backend"] not in ("", "auto"):
+        facts["backend_error"] = try_backend(facts["backend"])
     return facts
+
+
+def try_backend(name):
+    """Return why a backend can't be imported, or nothing."""
+    module = "matplotlib.backends.backend_" + name.lower()
+    if name.startswith("module://"):
+        module = name[len("module://") :]
+    try:
+        __import__(module)
+    except Exception as error:
+        return say_why(error)
+    return ""
 
 
 def find_decider(path):
@@ -91,20 +112,59 @@ def find_qt():
     return found
 
 
+def try_qt_platform(packages):
+    """Return why Qt's plugin for X11 can't be loaded, or nothing."""
+    import ctypes
+
+    for name in packages[:1]:
+        for folder in sys.path:
+            for inner in ("Qt6", "Qt5", "Qt"):
+                path = os.path.join(folder, name, inner, "plugins", "platforms", "libqxcb.so")
+                if folder and os.path.isfile(path):
+                    try:
+                        ctypes.CDLL(path)
+                    except OSError as error:
+                        return say_why(error)
+                    return ""
+    return ""
+
+
 def find_forced(path):
-    """Return the lines of a script that choose a backend themselves."""
-    found = []
+    """Return the lines of a script, and of what it imports, that choose a backend themselves."""
+    path = os.path.expanduser(path)
+    found, names = scan(path)
+    folders = list(sys.path)
+    folders.insert(0, os.path.dirname(path) or ".")
+    for name in names[:MODULES]:
+        if name in ("matplotlib", "mpl_toolkits", "pylab") or name in sys.builtin_module_names:
+            continue
+        for folder in folders:
+            paths = [os.path.join(folder, name, "__init__.py"), os.path.join(folder, name + ".py")]
+            paths = [each for each in paths if os.path.isfile(each)]
+            if paths:
+                lines, _ = scan(paths[0])
+                found += [line for line in lines if not line[2]]  # what an import carries out
+                break
+    return found
+
+
+def scan(path):
+    """Return the lines of a file that choose a backend, and the names that it imports."""
+    found, names = [], []
     try:
-        with open(os.path.expanduser(path), "rb") as file:
+        with open(path, "rb") as file:
             for number, line in enumerate(file, 1):
                 text = line.decode("utf-8", "replace")
+                imported = IMPORTS.match(text)
+                if imported:
+                    names.append(str(imported.group(1)))
                 if FORCES.match(text):
-                    found.append([number, text.strip()[:200]])
+                    found.append([number, text.strip()[:200], text[:1] in " \t", path])
                 if number >= LINES:
                     break
     except (IOError, OSError):
         pass
-    return found
+    return found, names
 
 
 def main():
@@ -114,10 +174,14 @@ def main():
         "executable": sys.executable,
         "platform": sys.platform,
         "qt": find_qt(),
+        "qt_error": "",
+        "environment": dict((name, os.environ.get(name, "")[:500]) for name in VARIABLES),
         "forced": find_forced(sys.argv[2]) if len(sys.argv) > 2 else [],
     }
     facts.update(look_at_tk())
     facts.update(look_at_matplotlib())
+    if facts["backend"].lower().startswith("qt"):
+        facts["qt_error"] = try_qt_platform(facts["qt"])
     line = "\nxssh-doctor %s %s\n" % (sys.argv[1], json.dumps(facts))
     os.write(1, line.encode("ascii"))
 
