@@ -613,6 +613,81 @@ def test_a_script_that_forces_a_backend(
         assert words in found.text("python.backend")
 
 
+WRAPPERS = {
+    "srun": (
+        'SLURMD_NODENAME=node7 "$@"',
+        "runs programs on node7, where localhost:",
+        "srun --x11",
+    ),
+    "docker": ('shift 2; env -u DISPLAY -u XAUTHORITY "$@"', "without DISPLAY", "--network host"),
+    "sudo": ('XAUTHORITY=/nonexistent "$@"', "cookie: /nonexistent", "sudo DISPLAY="),
+    "nice": ('"$@"', "", ""),
+}
+"""Stubs in place of the programs: what they do to the surroundings, and what is to be said."""
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_what_stands_before_the_python(
+    make_sshd: Callable[..., SshServer], doctor: Doctor, private_places: Path, name: str
+) -> None:
+    script, words, remedy = WRAPPERS[name]
+    folder = private_places / "wrappers"
+    folder.mkdir()
+    stub = folder / name
+    stub.write_text(f"#!/bin/sh\n{script}\n")
+    stub.chmod(0o755)
+    doctor.home.add(make_sshd(path=f"{folder}:{os.environ['PATH']}"))
+    typed = ["docker", "exec", "box"] if name == "docker" else [name]
+    found = doctor.visit("server", *typed, PYTHON, "train.py")
+    expected = {"session.command": "broken"} if words else {}
+    assert without_python(found.not_well) == expected, found
+    assert words in found.text("session.command")
+    assert remedy in found.text("session.command")
+
+
+def in_namespace(*options: str, before: str = "true") -> tuple[str, ...]:
+    """Return the words that start a server in namespaces of its own; needs root."""
+    words = ("unshare", *options, "sh", "-c", f'{before} && exec "$@"', "sh")
+    if os.getuid() or subprocess.run([*words, "true"], capture_output=True).returncode:
+        skip_or_fail("needs root and namespaces")
+    return words
+
+
+def test_a_server_without_localhost(
+    make_sshd: Callable[..., SshServer], doctor: Doctor, private_places: Path
+) -> None:
+    hosts = private_places / "hosts"
+    hosts.write_text("10.0.0.1 elsewhere\n")
+    nowhere = private_places / "resolv.conf"
+    nowhere.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+    before = f"mount --bind {hosts} /etc/hosts && mount --bind {nowhere} /etc/resolv.conf"
+    doctor.home.add(make_sshd(wrapper=in_namespace("--mount", before=before)))
+    found = doctor.visit("server", PYTHON)
+    assert without_python(found.not_well) == {"proof.window": "broken"}, found
+    assert "localhost has no address there" in found.text("proof.window")
+    assert "127.0.0.1 localhost" in found.text("proof.window")
+
+
+def test_ipv6_half_off(
+    make_sshd: Callable[..., SshServer], doctor: Doctor, private_places: Path
+) -> None:
+    """sshd wants ::1 for its displays, and the loopback interface has none."""
+    off = "sysctl -qw net.ipv6.conf.lo.disable_ipv6=1"
+    inside = in_namespace("--net", before=f"ip link set lo up && {off}")
+    server = make_sshd(wrapper=inside)
+    bridge = f"nsenter -t {server.process.pid} -n {need_nc()} 127.0.0.1 {server.port}"
+    doctor.home.add(server, extra=f"ProxyCommand {bridge}")
+    found = doctor.visit("server", PYTHON)
+    assert without_python(found.not_well) == {"x11.native": "warning"}, found
+    assert "IPv6 is switched off on its loopback interface" in found.text("x11.native")
+    assert "AddressFamily inet" in found.text("x11.native")
+
+
+def need_nc() -> str:
+    """Return a program that ties its stdin and stdout to a port."""
+    return f"{PYTHON} {Path(__file__).parent.parent / 'support' / 'netcat.py'}"
+
+
 def test_nothing_is_left_on_the_server(make_sshd: Callable[..., SshServer], doctor: Doctor) -> None:
     server = make_sshd()
     doctor.home.add(server)

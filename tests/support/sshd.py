@@ -94,7 +94,8 @@ class ServerOptions:
     as upstream. ``path``: the session's PATH. ``password_hash``: a crypt(3) hash, which also turns
     password authentication on. ``host_key_types``: which keys the server has. ``x11``: whether
     X11Forwarding is on. ``isolation``: "passwd" or "environment" (see the module). ``inherited``:
-    variables of the server itself, which a session does not see.
+    variables of the server itself, which a session does not see. ``wrapper``: words that stand
+    before sshd's own and end in its place.
     """
 
     user: str = "demo"
@@ -110,6 +111,7 @@ class ServerOptions:
     isolation: str = "passwd"
     environment: Mapping[str, str] = field(default_factory=dict)
     inherited: Mapping[str, str] = field(default_factory=dict)
+    wrapper: Sequence[str] = ()
 
 
 class Reachable(Protocol):
@@ -251,7 +253,7 @@ class SshServer:
             # -E, not -e: with -e the last debug messages land on the session's own stderr.
             with self._log.open("ab") as log:
                 process = subprocess.Popen(
-                    [sshd, "-D", "-E", str(self._log), "-f", str(config)],
+                    [*self.options.wrapper, sshd, "-D", "-E", str(self._log), "-f", str(config)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

@@ -74,11 +74,11 @@ s node ${SLURMD_NODENAME:-$(uname -n)}
 s user $(id -u)
 f=${XAUTHORITY:-$HOME/.Xauthority}
 s authority $f
-if c=$(xauth -i -f "$f" list "$DISPLAY" 2>/dev/null </dev/null); then
+if c=$(xauth -i -f "$f" list "${DISPLAY#localhost}" 2>/dev/null </dev/null); then
   test -n "$c" && s cookie yes
 else
   if command -v xauth >/dev/null 2>&1; then
-    s xauth $(xauth -i -f "$f" list "$DISPLAY" 2>&1 </dev/null | head -n 1)
+    s xauth $(xauth -i -f "$f" list "${DISPLAY#localhost}" 2>&1 </dev/null | head -n 1)
   elif test -s "$f"; then s cookie yes; fi
 fi
 case ${SHELL##*/} in

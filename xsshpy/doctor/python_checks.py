@@ -11,12 +11,19 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from xsshpy.doctor.examination import Check
-from xsshpy.doctor.findings import Opinion, broken, warning, well
+from xsshpy.doctor.findings import Opinion, Verdict, broken, warning, well
 from xsshpy.doctor.forced import FILE_BACKENDS, judge_forced
 from xsshpy.doctor.machine import LIBX11, PYTHON_TK, XCB_CURSOR, describe_install
-from xsshpy.doctor.probes import python_command, read_object, read_program
-from xsshpy.doctor.server_checks import ServerSide
+from xsshpy.doctor.probes import (
+    display_command,
+    python_command,
+    read_answers,
+    read_object,
+    read_program,
+)
+from xsshpy.doctor.server_checks import COMMAND_DEADLINE, ServerSide
 from xsshpy.doctor.sight import see_window
+from xsshpy.doctor.wrappers import explain_no_window, find_wrapper, judge_wrapper
 from xsshpy.doctor.x11_checks import X11Side
 from xsshpy.ssh.environment import BACKEND_VARIABLE, decide_backend, wrap_command
 from xsshpy.values import dataclass, field
@@ -76,10 +83,18 @@ class PythonSide:
                 needs=("python.matplotlib", "python.tkinter"),
             ),
             Check(
+                "session.command",
+                "the command",
+                self._look_at_command,
+                needs=("session.display",),
+                deadline=COMMAND_DEADLINE,
+                late="see what the words before the Python wait for",
+            ),
+            Check(
                 "proof.window",
                 "a window",
                 self._prove,
-                needs=("session.display", "python.found"),
+                needs=("session.command", "python.found"),
                 deadline=PROOF_DEADLINE,
             ),
             Check(
@@ -268,6 +283,19 @@ class PythonSide:
             return broken(f"Qt's plugin for X11 can't be loaded: {error}", remedy=package)
         return None
 
+    async def _look_at_command(self) -> Opinion:
+        """Does what stands before the Python leave it the display?"""
+        words, name = find_wrapper(self._program_interpreter)
+        if not words:
+            return well("nothing stands between the session and the Python")
+        nonce = secrets.token_hex(8)
+        done = await self.server.run(self.x11.plan(f"{words} {display_command(nonce)}"))
+        opinion = judge_wrapper(name, self.x11.seen, read_answers(done.out, nonce))
+        said = done.err.decode("utf-8", "replace").strip().splitlines()[-1:]
+        if opinion.verdict is Verdict.BROKEN:
+            return broken(*opinion.evidence, *said, remedy=opinion.remedy)
+        return opinion
+
     async def _prove(self) -> Opinion:
         """Open a window there and see it here."""
         return await self.server.patiently(self._open_window)
@@ -297,10 +325,8 @@ class PythonSide:
             else:
                 said = read_object(bytes(process.out), nonce) or {}
                 words = bytes(process.err).decode("utf-8", "replace").strip().splitlines()[-2:]
-                reason = said.get("error") or "the program ended without one"
-                return broken(
-                    f"no window came: {reason}", *words, remedy="xssh -v says what X11 did"
-                )
+                reason = str(said.get("error") or "the program ended without one")
+                return explain_no_window(reason, self.x11.seen.first_of("display"), words)
         finally:
             sight.cancel()
             process.write_eof()

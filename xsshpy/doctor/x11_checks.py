@@ -33,13 +33,14 @@ class X11Side:
     """What the checks of X11 look at, and the ways that they leave open.
 
     ``variables`` are what a session's command gets by the agent, empty where that does not run;
-    ``native_display`` is the DISPLAY that sshd gives.
+    ``native_display`` is the DISPLAY that sshd gives; ``seen`` is what programs see.
     """
 
     server: ServerSide
     forwarding: X11Run | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     native_display: str = ""
+    seen: Answers = field(default_factory=lambda: Answers((), ()))
     _agent_evidence: tuple[str, ...] = ()
     _said: list[str] = field(default_factory=list)
 
@@ -259,7 +260,7 @@ class X11Side:
         """Does the display reach a program, or does a start file put another in its place?"""
         nonce = secrets.token_hex(8)
         done = await self.server.run(self.plan(display_command(nonce)))
-        answers = read_answers(done.out, nonce)
+        self.seen = answers = read_answers(done.out, nonce)
         found, login = answers.first_of("display"), _login_display(answers)
         wanted = self.variables.get("DISPLAY", self.native_display)
         if found != wanted and self.variables:
