@@ -133,6 +133,8 @@ def parse_resource_range(setup: bytes, order: ByteOrder) -> Tuple[int, int]:
 
 def parse_server_setup(setup: bytes, order: ByteOrder) -> ServerSetup:
     """Return what a successful connection setup says. Raises ProtocolError where it's malformed."""
+    if len(setup) < 40:
+        raise ProtocolError("the server's setup is too short")
     try:
         return _parse_server_setup(setup, order.value)
     except struct.error:

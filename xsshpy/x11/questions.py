@@ -119,7 +119,8 @@ def is_question(question: Question) -> bool:
         if CORE_FACTS[body[0]][0] in ONLY_TOLD:
             return False
         if body[0] == GET_ATOM_NAME:
-            return bool(struct.unpack_from("<I", body, 4)[0] <= LAST_PREDEFINED_ATOM)
+            atom = int.from_bytes(body[4:], "little")
+            return len(body) == 8 and atom <= LAST_PREDEFINED_ATOM
         return True
     known = EXTENSION_FACTS.get((owner.encode("utf-8"), body[1]))
     if known is None or body[0] or (owner, body[1]) in _OF_ONE_SERVER:
