@@ -121,9 +121,10 @@ def socks(data: bytes) -> None:
 
 def settings(data: bytes) -> None:
     """What ``ssh -G`` prints."""
-    parse_keywords(_text(data))
+    text = _text(data).replace("\0", "")  # ssh prints none, as nothing that it reads can hold any
+    parse_keywords(text)
     with contextlib.suppress(SettingsError):
-        parse_settings(_text(data), "host", {"A": "b", "HOME": "/h"})
+        parse_settings(text, "host", {"A": "b", "HOME": "/h"})
 
 
 def mux(data: bytes) -> None:

@@ -97,8 +97,15 @@ class _OddConnection(asyncssh.SSHServerConnection):
     def send_packet(self, pkttype: int, *args: bytes, handler: Any = None) -> None:
         """Send nothing any more from the packet on that the server is silent from."""
         self._is_silent = self._is_silent or pkttype == self.server.silent_from
-        if not self._is_silent:
-            super().send_packet(pkttype, *args, handler=handler)
+        if self._is_silent:
+            return
+        for payload in self.server.said_before.get(pkttype, ()):
+            super().send_packet(payload[0], payload[1:])
+        if pkttype in self.server.said_instead:
+            args = (self.server.said_instead[pkttype],)
+        super().send_packet(pkttype, *args, handler=handler)
+        if pkttype in self.server.raw_after and self._transport is not None:
+            self._transport.write(self.server.raw_after[pkttype])
 
     def create_server_channel(self, *args: Any, **options: Any) -> SSHServerChannel[bytes]:
         channel = super().create_server_channel(*args, **options)
@@ -146,6 +153,8 @@ class OddServer(AsyncServer):
     """A server whose misbehaviour is set by its fields; none until then.
 
     ``silent_from``: the number of the packet that it does not send, nor any after it.
+    ``said_before``: payloads to send before the packets of a number, ``said_instead``: what these
+    packets hold instead, ``raw_after``: bytes that follow them outside of any packet.
     ``cut_at``: the channel request at which it drops the connection. ``on_session`` and
     ``on_jump``: what it does before it answers a command or a jump. ``stalls_jumps``: a jump is
     never answered. ``forges_signatures``: its host key signs the wrong thing.
@@ -153,6 +162,9 @@ class OddServer(AsyncServer):
 
     def __init__(self, host_key: Path, client_key: Path) -> None:
         self.silent_from = 0
+        self.said_before: dict[int, list[bytes]] = {}
+        self.said_instead: dict[int, bytes] = {}
+        self.raw_after: dict[int, bytes] = {}
         self.cut_at = ""
         self.asks_for_password = False
         self.stalls_jumps = False

@@ -193,6 +193,7 @@ async def _handshake(
 
     def factory() -> ClientConnection:
         made = ClientConnection(loop, options, verifier, login.step_succeeded)
+        made.warn = console.error
         made.greeted = transport is not None and transport.greeted
         made.host_bound_signatures = settings.login.host_bound_signatures
         made.limit_keys(settings.rekey_bytes, settings.rekey_seconds)

@@ -165,6 +165,8 @@ class ClientConnection(ObservedConnection):
         self.accept_x11: Callable[[], Awaitable[X11Client]] | None = None
         self.forwarded: ForwardedOpens | None = None
         self._writing_watchers: list[Callable[[bool], None]] = []
+        self.warn: Callable[[str], None] = lambda text: None
+        self._warned: set[str] = set()
 
     def validate_server_host_key(self, key_data: bytes) -> asyncssh.SSHKey:
         """Judge the host key; a question to the user is put while the key exchange ends.
@@ -334,10 +336,20 @@ class ClientConnection(ObservedConnection):
         packet.get_uint32()
         packet.check_end()
         if self.accept_x11 is None:
+            self._warn_of("X11")
             raise asyncssh.ChannelOpenError(
                 asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "X11 forwarding was not requested"
             )
         return self.create_x11_channel(), self._start_x11(self.accept_x11())
+
+    def _warn_of(self, what: str) -> None:
+        """Say, once, that the server wants what it was not offered, as ssh does."""
+        if what not in self._warned:
+            self._warned.add(what)
+            self.warn(
+                f"Warning: ssh server tried {what} forwarding.\n"
+                "Warning: this is probably a break-in attempt by a malicious server."
+            )
 
     async def _start_x11(self, accepted: Awaitable[X11Client]) -> asyncssh.SSHTCPSession[bytes]:
         return _X11Session(await accepted)
@@ -413,6 +425,7 @@ class ClientConnection(ObservedConnection):
     ) -> tuple[SSHUNIXChannel[bytes], Awaitable[SSHForwarder]]:
         packet.check_end()
         if not self._agent_forward_path:
+            self._warn_of("agent")
             raise asyncssh.ChannelOpenError(
                 asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "open failed"
             )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 import asyncssh
+from asyncssh.packet import PacketDecodeError
 
 from xsshpy.errors import AuthenticationError, ConnectError, XsshError
 from xsshpy.settings import Settings
@@ -71,6 +72,9 @@ def explain_failure(
     if isinstance(error, (asyncssh.ConnectionLost, ConnectionError, OSError)):
         message, remedy = f"Connection closed by {where}", _server_remedy(settings)
         return ConnectError(message, remedy=remedy, informative=1)
+    if isinstance(error, (PacketDecodeError, UnicodeError)):
+        words = f"ssh_dispatch_run_fatal: Connection to {where}: invalid format"
+        return ConnectError(words, remedy=doctor, informative=1)
     if isinstance(error, asyncssh.DisconnectError):
         lines = breach_words(error, connection, where)
         return ConnectError("\n".join(lines), remedy=doctor, informative=len(lines))

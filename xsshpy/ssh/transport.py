@@ -64,7 +64,7 @@ class Transport:
 
     def become_interactive(self, interactive: bool, console: Console) -> None:
         """Set the priority that IPQoS has for this kind of session."""
-        if self.socket is not None:
+        if self.socket is not None and self.socket.fileno() >= 0:  # else the server has left
             chosen = self.priorities.interactive if interactive else self.priorities.bulk
             set_priority(self.socket, chosen, console)
 
