@@ -55,38 +55,21 @@ def own(
 
 
 CASES: list[tuple[list[str], bytes]] = [
-    (["server", "echo out; echo err >&2; exit 7"], b""),
-    (["server", "cat; echo end"], b"some\0thing"),
-    (["server"], b"echo from the shell; exit 4\n"),
-    (["-T", "server", "tty; echo $0"], b""),
-    (["-n", "server", "cat"], b"unread"),
     (["-N", "server"], b""),
-    (["-tt", "server", "tty >/dev/null; stty size; exit 3"], b""),
     (["-tt", "-q", "server", "true"], b""),
     (["-tt", "-o", "LogLevel=ERROR", "server", "true"], b""),
-    (["-s", "server", "nothing-such"], b""),
     (["-o", "SetEnv=FOO=set", "server", "echo $FOO"], b""),
     (["-o", "SetEnv=OTHER=set", "server", "echo $OTHER."], b""),
-    (["-o", "SetEnv=TERM=dumb", "-tt", "server", "echo $TERM"], b""),
-    (["-o", "RemoteCommand=echo %n %h", "server"], b""),
-    (["-o", "RemoteCommand=echo", "server", "true"], b""),
-    (["server", "--", "echo", "a  b", "'c  d'", "\\$HOME"], b""),
-    (["server", "kill -TERM $$"], b""),
-    (["server", "head -c 3000000 /dev/zero"], b""),
     (["-o", "ControlMaster=auto", "server", "echo auto"], b""),
     (["-o", "ControlMaster=autoask", "server", "echo autoask"], b""),
     (["-f", "-N", "-O", "check", "server"], b""),
-    (["-O", "forward", "server"], b""),
     (["-O", "wrong", "server"], b""),
     (["-O", "check", "-O", "exit", "server"], b""),
     (["-O", "check", "-W", "a:1", "server"], b""),
     (["-O", "check"], b""),
-    (["-O", "check", "-q", "server"], b""),
     (["-O", "check", "unknown.invalid"], b""),
-    (["-O", "cancel", "-L", "1:127.0.0.1:1", "server"], b""),
-    (["-O", "cancel", "-D", "1", "-R", "2:127.0.0.1:1", "server"], b""),
-    (["-W", "127.0.0.1:1", "server"], b""),
 ]
+"""Sessions and requests are in test_mux_differential.py and test_mux_combinations.py."""
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tests.integration.test_differential import CASES, VARIANTS
 from tests.support.clients import ClientHome
 from tests.support.differential import Case, Servers
 from tests.support.mux_differential import Masters, SharedBench
-from tests.support.sshd import KeyRing
+from tests.support.sshd import SHELLS, KeyRing
 from tests.support.terminals import Terminal
 from tests.support.tools import find_nss_wrapper, require_tool, skip_or_fail
 from tests.support.xvfb import Xvfb
@@ -36,6 +36,9 @@ BEFORE_IT = _between("flags in a cluster", "-b loopback") | _between("an unknown
 
 NO_MASTER = ("closed account", "password", "no such shell")
 """Variants in which no master could log in."""
+
+THE_SAME = ("banner", "slow", "gateway", "chatty", *SHELLS)
+"""Variants that differ at the login, or behind the command: passengers have no part in that."""
 
 OTHERWISE = {
     "-N": "ssh's passenger has a shell all the same",
@@ -70,7 +73,9 @@ STATUSES = {
 
 ALSO = {"-tt without a terminal", "-T then -tt", "-- after both", "-e none", "the user's own file"}
 LEFT_OUT = ABOUT_THE_LOGIN | WITHOUT_A_CONNECTION | BEFORE_IT - {*STATUSES} - ALSO | {*OTHERWISE}
-SHARED = [case for case in CASES if case.name not in LEFT_OUT and case.server not in NO_MASTER]
+SHARED = [
+    case for case in CASES if case.name not in LEFT_OUT and case.server not in NO_MASTER + THE_SAME
+]
 
 
 @pytest.fixture(scope="module")
