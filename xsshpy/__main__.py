@@ -45,6 +45,11 @@ def run_command_line() -> int:
 
             resume_collection()
             return visit(invocation, os.environ)
+        if invocation.setup:
+            from xsshpy.setup.visit import visit as set_up
+
+            resume_collection()
+            return set_up(invocation, os.environ)
         return run(invocation)
     except XsshError as error:
         sys.stderr.write(error.render() + "\n")

@@ -166,6 +166,10 @@ class LongOptions:
     doctor: bool = False
     as_json: bool = False
     share: str | None = None
+    setup: bool = False
+    yes: bool = False
+    dry_run: bool = False
+    undo: bool = False
 
 
 def read_long_options(words: Sequence[str], environ: Mapping[str, str]) -> LongOptions | None:
@@ -217,6 +221,10 @@ def read_invocation(words: Words, options: LongOptions) -> Invocation | None:
     script = options.script
     if options.as_json and not options.doctor:
         raise usage_error("--json goes with --doctor")
+    if (options.yes or options.dry_run or options.undo) and not options.setup:
+        raise usage_error("--yes, --dry-run and --undo go with --setup")
+    if options.setup and (options.doctor or script is not None):
+        raise usage_error("--setup goes without --doctor and --script")
     if not words.destination and not options.doctor:
         raise usage_error("no host given")
     if options.python is not None and script is None:
@@ -237,6 +245,10 @@ def read_invocation(words: Words, options: LongOptions) -> Invocation | None:
         doctor=options.doctor,
         as_json=options.as_json,
         share=options.share,
+        setup=options.setup,
+        yes=options.yes,
+        dry_run=options.dry_run,
+        undo=options.undo,
     )
 
 

@@ -98,6 +98,10 @@ def _option(
 @_option("share")
 @_option("stats")
 @_option("doctor")
+@_option("setup")
+@_option("yes")
+@_option("dry-run")
+@_option("undo")
 @_option("json", "as_json")
 @_option("completion", type=click.Choice(SHELLS))
 @_option("man", "show_man")
@@ -113,6 +117,10 @@ def command_line(
     share: str | None,
     stats: bool,
     doctor: bool,
+    setup: bool,
+    yes: bool,
+    dry_run: bool,
+    undo: bool,
     as_json: bool,
     completion: str | None,
     show_man: bool,
@@ -134,7 +142,9 @@ def command_line(
         else:
             show_manual(os.environ)
         return None
-    options = LongOptions(script, python, backend, x11, stats, doctor, as_json, share)
+    options = LongOptions(
+        script, python, backend, x11, stats, doctor, as_json, share, setup, yes, dry_run, undo
+    )
     return read_invocation(ctx.obj, options)
 
 

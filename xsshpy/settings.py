@@ -56,6 +56,10 @@ class Invocation:
     share: str | None = None
     doctor: bool = False
     as_json: bool = False
+    setup: bool = False
+    yes: bool = False
+    dry_run: bool = False
+    undo: bool = False
 
     def count(self, letter: str) -> int:
         """Return how often an option without a value was given."""

@@ -15,16 +15,23 @@ from tests.support.tools import MissingTool, find_nss_wrapper
 
 
 def account_environment(
-    directory: Path, *, name: str, home: str, shell: str, password_hash: str = "*"
+    directory: Path,
+    *,
+    name: str,
+    home: str,
+    shell: str,
+    password_hash: str = "*",
+    uid: int | None = None,
 ) -> dict[str, str]:
     """Write ``passwd`` and ``group`` to ``directory``; return the variables that make them count.
 
-    The account has the uid and gid of this process, whatever its name. Raises MissingTool.
+    The account has the uid and gid of this process, whatever its name, or ``uid`` for both.
+    Raises MissingTool.
     """
     library = find_nss_wrapper()
     if library is None:
         raise MissingTool("libnss_wrapper is not installed (Debian: apt install libnss-wrapper)")
-    uid, gid = os.getuid(), os.getgid()
+    uid, gid = (os.getuid(), os.getgid()) if uid is None else (uid, uid)
     lines = [f"{name}:{password_hash}:{uid}:{gid}:{name}:{home}:{shell}"]
     for entry in pwd.getpwall():
         if entry.pw_uid != uid and entry.pw_name != name:

@@ -95,7 +95,7 @@ class ServerOptions:
     password authentication on. ``host_key_types``: which keys the server has. ``x11``: whether
     X11Forwarding is on. ``isolation``: "passwd" or "environment" (see the module). ``inherited``:
     variables of the server itself, which a session does not see. ``wrapper``: words that stand
-    before sshd's own and end in its place.
+    before sshd's own and end in its place. ``uid``: of the account, which must be the server's.
     """
 
     user: str = "demo"
@@ -112,6 +112,7 @@ class ServerOptions:
     environment: Mapping[str, str] = field(default_factory=dict)
     inherited: Mapping[str, str] = field(default_factory=dict)
     wrapper: Sequence[str] = ()
+    uid: int | None = None
 
 
 class Reachable(Protocol):
@@ -180,6 +181,7 @@ class SshServer:
             home=str(self.home),
             shell=self.options.shell,
             password_hash=self.options.password_hash or "*",
+            uid=self.options.uid,
         )
         path = os.environ.get("PATH", os.defpath)
         return {"PATH": path, **account, **self.options.inherited}

@@ -22,7 +22,7 @@ _MAX_RELEASE = 1 << 16
 _INSTALL = {
     "debian": "sudo apt install {deb}",
     "fedora": "sudo dnf install {rpm}",
-    "suse": "sudo zypper install {rpm}",
+    "suse": "sudo zypper install {suse}",
     "arch": "sudo pacman -S {arch}",
     "alpine": "sudo apk add {apk}",
 }
@@ -45,14 +45,19 @@ class Package:
     rpm: str
     arch: str
     apk: str
+    suse: str
 
 
-XAUTH = Package("xauth", "xorg-x11-xauth", "xorg-xauth", "xauth")
-PYTHON_TK = Package("python3-tk", "python3-tkinter", "tk", "python3-tkinter")
-LIBX11 = Package("libx11-6", "libX11", "libx11", "libx11")
-XCB_CURSOR = Package("libxcb-cursor0", "xcb-util-cursor", "xcb-util-cursor", "xcb-util-cursor")
-OPENSSH_CLIENT = Package("openssh-client", "openssh-clients", "openssh", "openssh-client")
-XWAYLAND = Package("xwayland", "xorg-x11-server-Xwayland", "xorg-xwayland", "xwayland")
+XAUTH = Package("xauth", "xorg-x11-xauth", "xorg-xauth", "xauth", "xauth")
+PYTHON_TK = Package("python3-tk", "python3-tkinter", "tk", "python3-tkinter", "python3-tk")
+LIBX11 = Package("libx11-6", "libX11", "libx11", "libx11", "libX11-6")
+XCB_CURSOR = Package(
+    "libxcb-cursor0", "xcb-util-cursor", "xcb-util-cursor", "xcb-util-cursor", "libxcb-cursor0"
+)
+OPENSSH_CLIENT = Package(
+    "openssh-client", "openssh-clients", "openssh", "openssh-client", "openssh-clients"
+)
+XWAYLAND = Package("xwayland", "xorg-x11-server-Xwayland", "xorg-xwayland", "xwayland", "xwayland")
 
 
 def describe_install(distribution: str, package: Package) -> str:
@@ -65,8 +70,13 @@ def describe_install(distribution: str, package: Package) -> str:
     command = _INSTALL.get(distribution)
     if command is None:
         return f"install {package.deb} (Debian's name; {package.rpm} in Fedora)"
-    names = {"deb": package.deb, "rpm": package.rpm, "arch": package.arch, "apk": package.apk}
-    return command.format(**names)
+    return command.format(
+        deb=package.deb,
+        rpm=package.rpm,
+        arch=package.arch,
+        apk=package.apk,
+        suse=package.suse,
+    )
 
 
 def read_family(release: str) -> str:

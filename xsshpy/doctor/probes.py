@@ -147,9 +147,9 @@ def python_command(interpreter: str, module: str, nonce: str, *arguments: str) -
     return " ".join([interpreter, "-c", f"'{boot}'", nonce, *arguments])
 
 
-def read_answers(out: bytes, nonce: str) -> Answers:
-    """Return the answers among what a command printed."""
-    prefix = f"{_PREFIX} {nonce} "
+def read_answers(out: bytes, nonce: str, who: str = _PREFIX) -> Answers:
+    """Return the answers among what a command printed; ``who`` begins each."""
+    prefix = f"{who} {nonce} "
     answers: list[str] = []
     noise: list[str] = []
     for line in out.decode("utf-8", "replace").splitlines():

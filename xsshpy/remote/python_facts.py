@@ -9,6 +9,8 @@ Its arguments are a nonce and, where one is to be run, the path of a script. It 
 - backend_from: what decides about it
 - tk: the version of Tk, or null and tk_error; tcl_error: why Tcl does not start
 - qt: the names of the Qt packages that are there
+- base: the folder that this Python lives in, behind a virtual environment; may_write: whether we
+  may write there; conda: the conda program that keeps it, or null
 - backend_error: why that backend can't be imported; qt_error: why Qt's X11 part can't be loaded
 - forced: lines of the script, and of modules that it imports, which choose a backend themselves, as
   [number, text, whether under a condition, path]
@@ -129,6 +131,22 @@ def try_qt_platform(packages):
     return ""
 
 
+def find_home():
+    """Return where this Python lives, and who keeps it."""
+    base = getattr(sys, "base_prefix", sys.prefix)
+    facts = {"base": base, "may_write": os.access(base, os.W_OK), "conda": None}
+    if os.path.isdir(os.path.join(base, "conda-meta")):
+        places = [os.path.join(base, place, "conda") for place in ("bin", "../../bin")]
+        places.append(os.environ.get("CONDA_EXE", ""))
+        for place in places:
+            if os.access(place, os.X_OK):
+                facts["conda"] = os.path.normpath(place)
+                break
+        else:
+            facts["conda"] = "conda"
+    return facts
+
+
 def find_forced(path):
     """Return the lines of a script, and of what it imports, that choose a backend themselves."""
     path = os.path.expanduser(path)
@@ -178,6 +196,7 @@ def main():
         "environment": dict((name, os.environ.get(name, "")[:500]) for name in VARIABLES),
         "forced": find_forced(sys.argv[2]) if len(sys.argv) > 2 else [],
     }
+    facts.update(find_home())
     facts.update(look_at_tk())
     facts.update(look_at_matplotlib())
     if facts["backend"].lower().startswith("qt"):
