@@ -21,7 +21,7 @@ from tests.support.tools import require_tool, skip_or_fail
 
 PROGRAMS = (
     "sh bash id uname grep readlink sed tr cat ls cp mv rm rmdir mkdir date chmod head tail sleep"
-    " sync env ps touch unshare"
+    " sync env ps touch unshare true"
 )
 DEBIAN = "ID=debian\n"
 LOGIN_UID = 1000
@@ -90,12 +90,21 @@ class Place:
     def state(self) -> dict[str, tuple[bytes, int, int, int]]:
         """Return content, mode, owner and time of everything that setup may change."""
         found = {}
-        roots = [self.configuration, *self.folder.glob("sshd_config.d/*"), *self.folder.glob("state/**/*")]
+        roots = [
+            self.configuration,
+            *self.folder.glob("sshd_config.d/*"),
+            *self.folder.glob("state/**/*"),
+        ]
         roots += [path for path in self.server.home.rglob("*") if ".Xauthority" not in path.name]
         for path in roots:
             about = path.lstat()
             if path.is_file():
-                found[str(path)] = (path.read_bytes(), about.st_mode, about.st_uid, about.st_mtime_ns)
+                found[str(path)] = (
+                    path.read_bytes(),
+                    about.st_mode,
+                    about.st_uid,
+                    about.st_mtime_ns,
+                )
         return found
 
 
@@ -125,7 +134,9 @@ def make_folder(folder: Path, managers: tuple[str, ...]) -> Path:
     (folder / "hidden" / "_tkinter.py").write_text("raise ImportError('no Tk')\n")
     (folder / "python" / "sitecustomize.py").write_text("import sys\nsys.base_prefix = '/usr'\n")
     hidden, home = folder / "hidden", folder / "python"
-    write_program(path / "python3", PYTHON, HIDDEN=hidden, HOME=home, PYTHON=sys.executable, **given)
+    write_program(
+        path / "python3", PYTHON, HIDDEN=hidden, HOME=home, PYTHON=sys.executable, **given
+    )
     return path
 
 
@@ -144,7 +155,9 @@ def make_place(
     folder.mkdir()
     path = make_folder(folder, managers)
     (folder / "release").write_text(release)
-    own = 'mount --bind "$1/state" /var/lib && mount --bind "$1/release" /etc/os-release && shift &&'
+    own = (
+        'mount --bind "$1/state" /var/lib && mount --bind "$1/release" /etc/os-release && shift &&'
+    )
     login = f"exec unshare -U --map-user={LOGIN_UID} --map-group={LOGIN_UID}"
     script = f'{own} {"exec" if is_root else login} "$@"'
     before = ["unshare", "-m", "sh", "-c", script, "sh", str(folder)]

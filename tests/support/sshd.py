@@ -328,6 +328,12 @@ class SshServer:
         for pid in self.sessions():
             send_signal(pid, signal.SIGKILL)
 
+    def reload(self) -> None:
+        """Let the server read its configuration again."""
+        already = self.log().count("Server listening on")
+        send_signal(self.process.pid, signal.SIGHUP)
+        wait_until(lambda: self.log().count("Server listening on") > already, what="the reload")
+
     def suspend(self) -> None:
         """Let the server and its sessions hang."""
         freeze_tree(self.process.pid)

@@ -220,7 +220,7 @@ def test_json() -> None:
         ('ID=debian\nVERSION="12"\n', "sudo apt install xauth"),
         ("ID=pop\nID_LIKE='ubuntu debian'\n", "sudo apt install xauth"),
         ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "sudo dnf install xorg-x11-xauth"),
-        ('ID="opensuse-leap"\nID_LIKE="suse opensuse"\n', "sudo zypper install xorg-x11-xauth"),
+        ('ID="opensuse-leap"\nID_LIKE="suse opensuse"\n', "sudo zypper install xauth"),
         ("ID=arch\n", "sudo pacman -S xorg-xauth"),
         ("ID=alpine\n", "sudo apk add xauth"),
         ("ID=plan9\n", "install xauth (Debian's name; xorg-x11-xauth in Fedora)"),

@@ -1,8 +1,8 @@
 # What setup runs on the other host: POSIX sh, on the standard input of one `sh -s`.
 #
 # Functions first; the calls follow line by line, as answers to what the functions say. Each answer
-# is a line "xssh-setup NONCE WORDS". Given beforehand: xs_nonce, and for sshd xs_user, xs_addr,
-# xs_laddr, xs_lport. Rules: a file is written beside and renamed; before that its old and new
+# is a line "xssh-setup NONCE WORDS". Given beforehand: xs_nonce, xs_user (the login), and where
+# SSH_CONNECTION does not tell them xs_addr, xs_laddr, xs_lport. Rules: a file is written beside and renamed; before that its old and new
 # text lie in the record; nothing is renamed into sshd's configuration that sshd has not tested; no
 # program reads our standard input. Folders of the record are private to the one who runs this.
 
@@ -14,7 +14,7 @@ say() { printf '%s\n' "xssh-setup $xs_nonce $*" 2>/dev/null; }
 
 survey() {
   read_connection
-  say user "$(id -u)" "$(id -un)"
+  say user "$(id -u)" "$xs_user"
   say connection "$SSH_CONNECTION"
   say system "$(uname -s)"
   say home "$HOME"
@@ -44,7 +44,6 @@ survey() {
 
 # What sshd is to be asked about: this very session.
 read_connection() {
-  xs_user=$(id -un)
   set -- $SSH_CONNECTION
   xs_addr=$1 xs_laddr=$3 xs_lport=$4
 }
@@ -215,7 +214,7 @@ exchange() {
 
 # Put back the old file of entry $2 of run $1, whose place is $3.
 put_back() {
-  beside=${3%/*}/.xssh-old
+  beside=${3%/*}/.xssh-new
   rm -f "$beside"
   if test -f "$1/$2.old"; then cp -p "$1/$2.old" "$beside" && mv -f "$beside" "$3"
   else rm -f "$3"
@@ -383,7 +382,7 @@ take_back() {
   put_back "$old" "$2" "$4" || return 1
   if test_sshd "$sshd_config" && reload_sshd; then return 0; fi
   reason=${reason:-"sshd -t does not accept the old settings: left as it is"}
-  beside=${4%/*}/.xssh-old
+  beside=${4%/*}/.xssh-new
   cp -p "$old/$2.new" "$beside" && mv -f "$beside" "$4"
   return 1
 }

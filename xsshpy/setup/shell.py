@@ -112,7 +112,7 @@ class RemoteShell:
             if self._process.closed.is_set():
                 said = bytes(self._process.err).replace(prompt, b"").decode("utf-8", "replace")
                 lines = said.strip().splitlines()
-                raise NoRootError(f"sudo: {lines[-1] if lines else 'it gave no shell'}")
+                raise NoRootError(lines[-1] if lines else "sudo gave no shell")
             await self._wait(SURVEY_DEADLINE)
 
     async def ask(

@@ -66,7 +66,7 @@ def read_record(answers: Answers) -> Record:
     files: list[ChangedFile] = []
     packages: list[InstalledPackage] = []
     for answer in answers.all_of("undo"):
-        run, kind, *rest = answer.split("|")
+        run, kind, *rest = answer.split("|") if "|" in answer else ("", "")
         if kind == "file" and len(rest) == 4 and rest[0].isdigit():
             number, sort, place, state = rest
             newer = any(file.place == place for file in files)

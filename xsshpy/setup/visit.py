@@ -58,7 +58,9 @@ async def _visit(invocation: Invocation, environ: Mapping[str, str]) -> int:
     console.batch_mode = console.batch_mode or settings.batch_mode
     session = await connect(settings, invocation, console, environ)
     try:
-        shell = await RemoteShell.open(session.connection, console, {})
+        shell = await RemoteShell.open(
+            session.connection, console, {"xs_user": session.settings.user}
+        )
         visitor = Visitor(invocation, session, console, shell)
         try:
             if invocation.undo:
@@ -153,12 +155,12 @@ async def _undo(visitor: Visitor) -> int:
 
     facts = await look_at_login(visitor)
     records = [("home", read_record(await visitor.user.ask("list_record home")))]
-    closed = read_record(await visitor.user.ask("list_record root"))
-    if facts.rights is Rights.ROOT or closed.is_closed:
+    is_there = read_record(await visitor.user.ask("list_record root")) != Record()
+    if is_there:
         await visitor.become_root(facts, may_ask=not visitor.invocation.dry_run)
         if visitor.root is not None:
             records.append(("root", read_record(await visitor.root.ask("list_record root"))))
-    unreachable = closed.is_closed and visitor.root is None
+    unreachable = is_there and visitor.root is None
     if unreachable:
         why = visitor.why_no_root or "this login has no root's rights there"
         write(f"  can't: what was done as root: {why}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+
 from xsshpy.setup.packages import Installation
 from xsshpy.setup.plan import ChooseBackend, Configure, Install, Plan, Reload, Step
 
