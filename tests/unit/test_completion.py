@@ -82,7 +82,7 @@ def options_of_the_manual() -> dict[str, str]:
     text = PAGE.read_text().split(".Sh DESCRIPTION")[1].split(".Sh SHARED")[0]
     found = {
         match[1]: match[2] or ""
-        for match in re.finditer(r"^\.It Fl -(\w+)(?: Ar (\w+))?$", text, re.MULTILINE)
+        for match in re.finditer(r"^\.It Fl -([\w-]+)(?: Ar (\w+))?$", text, re.MULTILINE)
     }
     listed = text.split("that are supported")[1].split("Any other")[0]
     for line in re.findall(r"^\.Fl (.+)$", listed, re.MULTILINE):
