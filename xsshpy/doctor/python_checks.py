@@ -218,7 +218,10 @@ class PythonSide:
         if "conda" in python or "mamba" in python:
             return "conda install tk"
         if python.startswith(("/usr/bin/", "/bin/")):
-            return f"{describe_install(self.server.family, PYTHON_TK)} on the server"
+            return (
+                f"xssh --setup {self.server.host.invocation.destination}, or "
+                f"{describe_install(self.server.family, PYTHON_TK)} on the server"
+            )
         return f"{self._program_interpreter} -m pip install PySide6, and --backend QtAgg"
 
     async def _look_at_backend(self) -> Opinion:

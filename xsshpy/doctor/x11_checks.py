@@ -222,7 +222,8 @@ class X11Side:
         if "xauth" in said.lower() or not self.server.answers.first_of("xauth"):
             return self._native_verdict(
                 said or "refused: there is no xauth on the server",
-                remedy=f"{describe_install(self.server.family, XAUTH)} on the server",
+                remedy=f"{self._setup}, or "
+                f"{describe_install(self.server.family, XAUTH)} on the server",
             )
         if "key options" in said:
             return self._native_verdict(
@@ -237,13 +238,17 @@ class X11Side:
             return self._native_verdict(
                 said or "the server refuses, and does not say why",
                 "IPv6 is switched off on its loopback interface, where sshd wants it for X11",
-                remedy="AddressFamily inet in sshd_config on the server, and reload sshd",
+                remedy=f"{self._setup}: AddressFamily inet in sshd_config there, and reload sshd",
             )
         return self._native_verdict(
             said or "the server refuses, and does not say why",
             *lines,
-            remedy="X11Forwarding yes in sshd_config on the server, and reload sshd",
+            remedy=f"{self._setup}: X11Forwarding yes in sshd_config there, and reload sshd",
         )
+
+    @property
+    def _setup(self) -> str:
+        return f"xssh --setup {self.server.host.invocation.destination}"
 
     async def _look_at_way(self) -> Opinion:
         way = self.server.way

@@ -144,6 +144,7 @@ async def _carry_out(visitor: Visitor, plan: Plan) -> bool:
     done = [description for is_done, description in outcome if is_done]
     if done:
         write("", f"`xssh --setup --undo {visitor.host}` takes this back.")
+        write("Connections that are open keep their settings; `xssh -O exit` ends a shared one.")
     return len(done) == len(plan.steps)
 
 
