@@ -167,7 +167,7 @@ def make_place(
         x11=False,
         path=str(path),
         config=config.replace("@FOLDER@", str(folder)) + f"\nXAuthLocation {path}/xauth",
-        before=before,
+        wrapper=before,
         uid=None if is_root else LOGIN_UID,
     )
     home.add(server, extra="ForwardX11Trusted yes")
