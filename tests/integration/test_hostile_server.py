@@ -24,7 +24,8 @@ from tests.support.sshd import KeyRing
 from tests.support.terminals import Terminal
 
 NASTY = b"\x1b]0;owned\x07\x1b[2J\x9b31m\r\nx"
-ENDS, GOES_ON = 255, 0
+ENDS, GOES_ON, EITHER = 255, 0, -1
+"""EITHER: who is quick to read has opened the window again."""
 ACCEPT, FAILURE, SUCCESS, KEXINIT, KEX_REPLY = 6, 51, 52, 20, 31
 
 
@@ -81,7 +82,7 @@ IN_THE_SESSION: dict[str, tuple[list[bytes], int]] = {
     "channel of no kind": ([opening(NASTY)], ENDS),
     "500 channels": ([opening(b"x11", *TCP[:2])] * 500, ENDS),
     "1000 questions": ([Byte(80) + String(b"x@y") + Boolean(True)] * 1000, ENDS),
-    "more than the window": ([data(32000)] * 200, ENDS),
+    "more than the window": ([data(32000)] * 200, EITHER),
     "a packet larger than agreed": ([data(200_000)], GOES_ON),
     "endless window": ([Byte(93) + UInt32(0) + UInt32(0xFFFFFFFF)] * 3, GOES_ON),
     "another channel": ([data(1, 99)], ENDS),
@@ -161,7 +162,7 @@ class Hostile:
 
 
 def find_fault(done: Completed, status: int) -> str:
-    if done.status != status:
+    if done.status not in ((ENDS, GOES_ON) if status == EITHER else (status,)):
         return f"status: {done}"
     if re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", done.stderr.replace("\r\n", "\n")):
         return f"control characters: {done.stderr!r}"
