@@ -215,6 +215,7 @@ ENVIRON = {"LANG": "C", "LC_ALL": "x", "LC_TIME": "y", "SECRET": "z", "lc_a": "w
         (["LANG"], [], {"LANG": "C"}),
         (["LC_*"], [], {"LC_ALL": "x", "LC_TIME": "y"}),
         (["LC_????"], [], {"LC_TIME": "y"}),
+        (["[L]ANG", "lang"], [], {}),  # brackets stand for themselves
         (["NONE", "LANG", "L*G"], [], {"LANG": "C"}),
         ([], [("A", "1"), ("A", "2")], {"A": "1"}),
         (["LANG"], [("LANG", "own")], {"LANG": "own"}),
