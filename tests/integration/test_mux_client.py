@@ -507,6 +507,37 @@ def test_a_master_that_is_stopped_is_done_without(own: Callable[..., Harbour]) -
         os.kill(master.pid, signal.SIGCONT)
 
 
+def test_a_master_that_is_stopped_while_a_session_opens(
+    place: Harbour, short_directory: Path
+) -> None:
+    """One that takes its time is waited for."""
+    path = short_directory / "odd"
+    process = subprocess.Popen(["sleep", "60"])
+
+    def handle(connection: socket.socket) -> None:
+        for piece in (HELLO, encode(Alive(0, process.pid)), b""):
+            connection.recv(1 << 16)
+            connection.sendall(piece)
+        time.sleep(1.5)
+        process.send_signal(signal.SIGSTOP)
+        while connection.recv(1 << 16):
+            pass
+
+    try:
+        with target(handle, path):
+            words = ["-o", "ConnectTimeout=1", "server", "echo own"]
+            started = time.monotonic()
+            done = place.run("xssh", *words, path=str(path))
+            assert time.monotonic() - started > 1.5
+    finally:
+        process.kill()
+        process.wait()
+    assert (done.status, done.stdout) == (0, b"own\n")
+    said = "mux_client_request_session: read from master failed: Connection timed out\n"
+    assert done.stderr == said
+    path.unlink()
+
+
 def test_what_others_could_stand_behind_is_not_used(own: Callable[..., Harbour]) -> None:
     place = own()
     place.open_master()

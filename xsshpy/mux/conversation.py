@@ -1,6 +1,7 @@
 """A conversation with a master: requests and their answers, each with a deadline where it has one.
 
-Rules kept here: a master that is silent, gone, or speaks something else never hangs its passenger;
+Rules kept here: a master that is silent, gone, or speaks something else never hangs its passenger,
+nor one that is stopped while a user or a server is asked, where the system tells that;
 :class:`MasterLostError` tells the two apart. ssh's words for what a master says are in
 ``xsshpy.mux.client``. PROTOCOL.mux.
 """
@@ -50,6 +51,7 @@ class Conversation:
         self._console = console
         self._seconds = seconds
         self._reader = FrameReader()
+        self._master_pid = 0
         self.request_id = 0
         self.is_xssh = False
 
@@ -73,6 +75,7 @@ class Conversation:
         if not isinstance(reply, Alive):
             raise MuxProtocolError("a master does not answer the alive check")
         self._console.debug(3, f"mux_client_request_alive: done pid = {reply.pid}")
+        self._master_pid = reply.pid
         return reply.pid
 
     def ask(self, request: Request, *, patient: bool = False) -> Reply:
@@ -105,13 +108,20 @@ class Conversation:
             raise _lost(error) from None
 
     def receive(self, seconds: float | None) -> Reply:
-        """Return the next message; None waits for ever. Raises as :meth:`ask` does."""
+        """Return the next message; None waits as long as the master is not seen to be stopped.
+
+        Raises as :meth:`ask` does.
+        """
         deadline = None if seconds is None else time.monotonic() + seconds
         while (frame := self._reader.next_frame()) is None:
             try:
-                left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
-                self.socket.settimeout(left)
+                left = deadline - time.monotonic() if deadline is not None else self._seconds
+                self.socket.settimeout(max(left, 0.001))
                 data = self.socket.recv(self._reader.missing())
+            except TimeoutError as error:
+                if deadline is None and not _is_stopped(self._master_pid):
+                    continue
+                raise _lost(error) from None
             except OSError as error:
                 raise _lost(error) from None
             if not data:
@@ -141,6 +151,15 @@ class Conversation:
     def close(self) -> None:
         """Hang up."""
         self.socket.close()
+
+
+def _is_stopped(pid: int) -> bool:
+    """Say whether a process is stopped, by Ctrl-Z or a debugger; False where nothing tells."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b") ")[2][:1] in (b"T", b"t")
+    except OSError:
+        return False
 
 
 def _lost(error: OSError) -> MasterLostError:
