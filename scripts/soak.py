@@ -4,9 +4,11 @@ volume    random bytes each way through each of four sessions at once, compared 
           through the remote command, through proxy mode, and through a port (-W)
 crowd     20 sessions at once, each with its own bytes and its own status, round after round
 blocked   four passengers whose output nobody reads
+sessions  many sessions with windows, by themselves and through one master
+plots     one session that draws for a long time (soak_x11.py)
 
-Each part runs through a master of ssh's and one of xssh's, with both programs as passengers. The
-status is 1 where a byte, a status or a descriptor is not as it should be.
+Each of the first three runs through a master of ssh's and one of xssh's, with both programs as
+passengers. The status is 1 where a byte, a status or a descriptor is not as it should be.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from scripts import soak_x11  # noqa: E402
 from tests.integration._masters import Harbour, harbour  # noqa: E402
 from tests.integration._targets import echo, target  # noqa: E402
 from tests.support.masters import open_descriptors  # noqa: E402
@@ -41,7 +44,7 @@ ROUNDS = 25
 PROGRAMS = ("ssh", "xssh")
 PIECE = 1 << 18
 BLOCKED_SECONDS = 5.0
-PARTS = ("volume", "crowd", "blocked")
+PARTS = ("volume", "crowd", "blocked", "sessions", "plots")
 
 
 class Watch:
@@ -200,7 +203,10 @@ def main() -> int:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--megabytes", type=int, default=100, help="each way, of each session")
-    parser.add_argument("--sessions", type=int, default=CROWD * ROUNDS, help="in the crowd")
+    parser.add_argument(
+        "--sessions", type=int, default=CROWD * ROUNDS, help="in the crowd, and with windows"
+    )
+    parser.add_argument("--seconds", type=float, default=60, help="of plots")
     options = parser.parse_args()
     unknown = set(options.parts) - {*PARTS}
     if unknown:
@@ -210,7 +216,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="soak-") as directory:
         keys = KeyRing.generate(Path(directory) / "keys")
         for program in PROGRAMS:
-            for part in options.parts or PARTS:
+            for part in [each for each in options.parts or PARTS if each in RUNS]:
                 print(f"{part}, through a master of {program}'s:", flush=True)
                 with shared_connection(program, keys) as (place, watch):
                     found = RUNS[part](place, options)
@@ -218,6 +224,9 @@ def main() -> int:
                         found.append("descriptors are left")
                     print(f"  {watch.describe()}", flush=True)
                 wrong += [f"{part}, {program}'s master: {text}" for text in found]
+        for part in [each for each in options.parts or PARTS if each in soak_x11.RUNS]:
+            print(f"{part}:", flush=True)
+            wrong += [f"{part}: {text}" for text in soak_x11.RUNS[part](keys, options)]
     stop_starters()
     for text in wrong:
         print(f"WRONG: {text}")
