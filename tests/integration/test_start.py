@@ -7,6 +7,7 @@ look at what was added (``python -X importtime -m xsshpy …``), not to raise it
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -192,3 +193,17 @@ def test_a_passenger_loads_next_to_nothing(shared: Loader) -> None:
         os.close(keyboard)
         os.close(terminal)
     check(loaded, (25, 33), NOTHING_SLOW)
+
+
+def test_a_passenger_that_finds_its_connection_loads_little_more(
+    sshd: SshServer, loader: Loader
+) -> None:
+    loader.home.add(sshd)
+    words = [*loader.home.arguments, "--share=yes", "-x"]
+    program = [sys.executable, "-m", "xsshpy", *words]
+    subprocess.run([*program, "server", "true"], env=loader.environment, check=True, timeout=60)
+    try:
+        check(loader.load(*words, "server", "true"), (7, 27), NOTHING_BIG)
+    finally:
+        subprocess.run([*program, "-O", "exit", "server"], env=loader.environment, check=True)
+        shutil.rmtree(loader.home.runtime / "xssh")
