@@ -7,7 +7,6 @@ look at what was added (``python -X importtime -m xsshpy …``), not to raise it
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -207,4 +206,6 @@ def test_a_passenger_that_finds_its_connection_loads_little_more(
         check(loader.load(*words, "server", "true"), (7, 27), NOTHING_BIG)
     finally:
         subprocess.run([*program, "-O", "exit", "server"], env=loader.environment, check=True)
-        shutil.rmtree(loader.home.runtime / "xssh")
+        folder = loader.home.runtime / "xssh"
+        wait_until(lambda: not any(folder.iterdir()), what="the master's end")
+        folder.rmdir()
