@@ -7,7 +7,8 @@ import struct
 from tests.support import xstreams as x
 from tests.support.xtalk import BASE, RENDER, ROOT, known_facts
 from xsshpy.remote.facts import ServerFacts
-from xsshpy.remote.predict import Opinion, Predictor
+from xsshpy.remote.opinions import Opinion
+from xsshpy.remote.predict import Predictor
 from xsshpy.remote.xmessages import ByteOrder, Request
 
 LITTLE = ByteOrder.LITTLE

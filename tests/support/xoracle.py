@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from tests.support.xrandom import RandomClient
 from xsshpy.remote.conversation import Conversation, build_conversation_reader
 from xsshpy.remote.facts import ServerFacts, parse_server_setup
-from xsshpy.remote.predict import Opinion, Predictor
+from xsshpy.remote.opinions import Opinion
+from xsshpy.remote.predict import Predictor
 from xsshpy.remote.records import Record, Told, apply_record
 from xsshpy.remote.xmessages import (
     NO_AUTHORIZATION,

@@ -10,7 +10,8 @@ import struct
 from typing import List
 
 from .facts import ServerFacts
-from .predict import GET_INPUT_FOCUS, Opinion
+from .opinions import Opinion
+from .predict import GET_INPUT_FOCUS
 from .records import Record, Told
 from .xmessages import Message
 from .xrequests import INTERN_ATOM, FactClass

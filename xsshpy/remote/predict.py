@@ -13,14 +13,11 @@ Follows the X Window System Protocol, version 11, §9.
 
 import struct
 from collections import deque
-from typing import Callable, Deque, Dict, NamedTuple, Optional, Tuple
+from typing import Callable, Deque, Dict, Tuple
 
 from .conclusions import Conclusions
+from .fact_answers import FactAnswers
 from .facts import (
-    CLASS_OF_FACT,
-    COHERENT,
-    QUERY_PICTURE_FORMATS,
-    Z_PIXMAP,
     PredictionClass,
     ServerFacts,
 )
@@ -28,11 +25,20 @@ from .fallible import FallibleRequests
 from .follow import GRAB_SERVER, UNGRAB_SERVER, Follower
 from .follow_events import EventFollower
 from .looks import FOCUS
+from .opinions import (
+    UNKNOWN,
+    VOID_RISKY,
+    VOID_SAFE,
+    WAITS_RISKY,
+    WAITS_SAFE,
+    Certainty,
+    Opinion,
+)
 from .own_windows import MAPPING, SEND_EVENT, OwnWindows
 from .properties import OwnProperties
-from .resources import PROPERTY_MASK, Resources, Window
+from .resources import PROPERTY_MASK, Resources
 from .surroundings import CHANGES_TREE, KILL_CLIENT, OF_WINDOWS, Surroundings
-from .xextensions import hide_extension_answer, hide_listed_extensions, parse_extension_query
+from .window_answers import WindowAnswers
 from .xmessages import KEYMAP_NOTIFY, LIST_EXTENSIONS, QUERY_EXTENSION, Request
 from .xrequests import (
     CORE_FACTS,
@@ -40,17 +46,11 @@ from .xrequests import (
     EXTENSION_FACTS,
     FACT_LIMIT,
     FIRST_EXTENSION_OPCODE,
-    INTERN_ATOM,
     MAKES_STALE,
     MOVES_INPUT,
     MOVES_INPUT_CORE,
-    MUST_BE_ZERO,
-    ONLY_TOLD,
-    PER_CLIENT_FACTS,
     FactClass,
     Replies,
-    canonicalise,
-    canonicalise_core,
     core_replies,
     extension_replies,
 )
@@ -75,46 +75,8 @@ SET_INPUT_FOCUS = 42
 MOVES_FOCUS = frozenset((4, 5, 7, 10, 11, SET_INPUT_FOCUS))
 """SetInputFocus, and what takes a window away that may have the focus."""
 
-SUBPIXELS_SINCE = (0, 6)
-"""RENDER's version from which on the picture formats are told with the order of subpixels."""
-
 CAUSES_EVENTS = frozenset(((b"DAMAGE", 1), (b"Present", 3), (b"XFIXES", 3)))
 """Requests after which drawing, and changes of windows and cursors, may cause events."""
-
-IMAGE_LIMIT = 1 << 20
-"""Longest image that is made up here (bytes)."""
-
-
-class Opinion(NamedTuple):
-    """What is known of one request.
-
-    ``answer`` is its reply, with any sequence number, where it is known now; ``kind`` the class
-    that the answer belongs to. It holds once the server is past request number ``after`` without an
-    error. ``key`` and ``fact`` are set where the server's reply is worth keeping. ``excuse`` tells,
-    once that is there, whether an event before it said that others changed what was told.
-    ``alters`` is how the server's own reply must be changed before the client sees it.
-    """
-
-    replies: Replies
-    safe: bool
-    answer: Optional[bytes] = None
-    kind: Optional[PredictionClass] = None
-    key: Optional[bytes] = None
-    fact: Optional[FactClass] = None
-    alters: Optional[Callable[[bytes], bytes]] = None
-    font: Optional[bytes] = None
-    after: int = 0
-    excuse: Optional[Callable[[], bool]] = None
-
-
-VOID_SAFE = Opinion(Replies.NONE, True)
-VOID_RISKY = Opinion(Replies.NONE, False)
-UNKNOWN = Opinion(Replies.UNKNOWN, False)
-WAITS_RISKY = Opinion(Replies.ONE, False)
-WAITS_SAFE = Opinion(Replies.ONE, True)
-
-ABSENT = bytes((1,)) + bytes(31)
-"""QueryExtension's reply for an extension that is not there."""
 
 
 class Predictor:
@@ -126,40 +88,48 @@ class Predictor:
         self.resources = self.follower.resources
         self._order = facts.order.value
         self._int = struct.Struct(self._order + "I")
-        self._short = struct.Struct(self._order + "H")
         self._fallible = FallibleRequests(facts, self.resources)
         self._events = EventFollower(facts, self.resources)
+        self._sure = Certainty(facts)
         self._own = OwnWindows(facts, self.resources)
         self._moved_input = 0  # the last request under way that may have changed the input
         self.risky_sequence = 0
         """The last request that may fail, or cause an event."""
         self._fallible_sequence = 0
-        self._confirmed = 0
         self._conclusions = Conclusions(self._order, self.follower.windows, self.resources)
         self._surroundings = Surroundings(facts, self.resources)
         self._properties = OwnProperties(facts, self.resources, self._surroundings.touch)
-        self._grabbed = False
         self._render = self.follower.render.handlers
         self._last = 0
         self.focus_sequence = 0
         """The last request of this client that may have moved the focus."""
         self._changes: Deque[Tuple[int, int, int]] = deque()
-        self._versions: Dict[Tuple[bytes, int], bytes] = {}
+        self._answers = FactAnswers(facts, self.resources, self._events, self._sure)
+        self._core_fact = self._answers.core_fact
+        windows = WindowAnswers(
+            facts,
+            self.resources,
+            self.follower.windows,
+            self._own,
+            self._surroundings,
+            self._sure,
+            self._core_fact,
+        )
         self._follow = self.follower.core
         self._handlers: Dict[int, Callable[[Request], Opinion]] = {
-            3: self._get_window_attributes,
-            14: self._get_geometry,
-            15: self._query_tree,
+            3: windows.get_window_attributes,
+            14: windows.get_geometry,
+            15: windows.query_tree,
             20: self._get_property,
             22: self._set_selection_owner,
-            40: self._translate_coordinates,
-            47: self._query_font,
-            73: self._get_image,
-            84: self._alloc_color,
-            91: self._query_colors,
+            40: windows.translate_coordinates,
+            47: self._answers.query_font,
+            73: windows.get_image,
+            84: self._answers.alloc_color,
+            91: self._answers.query_colors,
             GET_INPUT_FOCUS: self._get_input_focus,
-            QUERY_EXTENSION: self._query_extension,
-            LIST_EXTENSIONS: self._list_extensions,
+            QUERY_EXTENSION: self._answers.query_extension,
+            LIST_EXTENSIONS: self._answers.list_extensions,
             18: self._change_property,
             19: self._delete_property,
             114: self._rotate_properties,
@@ -175,12 +145,12 @@ class Predictor:
     @property
     def confirmed(self) -> int:
         """The last request that the server surely carried out, with all that came of it."""
-        return self._confirmed
+        return self._sure.confirmed
 
     def confirm(self, sequence: int) -> None:
         """Take note that the server has carried out everything up to ``sequence``."""
-        if sequence > self._confirmed:
-            self._confirmed = sequence
+        if sequence > self._sure.confirmed:
+            self._sure.confirmed = sequence
             if self._moved_input and self._moved_input <= sequence:
                 self._moved_input = 0
                 self.facts.input_changing -= 1
@@ -258,7 +228,7 @@ class Predictor:
                     self._fallible_sequence = request.sequence
                 else:
                     self._conclusions.expect(request)
-        elif opinion.answer is not None and self._fallible_sequence > self._confirmed:
+        elif opinion.answer is not None and self._fallible_sequence > self._sure.confirmed:
             # An error may have to be told first.
             return opinion._replace(after=max(opinion.after, self._fallible_sequence))
         return opinion
@@ -323,7 +293,7 @@ class Predictor:
 
     def _grab_server(self, request: Request) -> Opinion:
         if request.size == 4:
-            self._grabbed = request.opcode == GRAB_SERVER
+            self._sure.grabbed = request.opcode == GRAB_SERVER
         return VOID_RISKY if request.size != 4 else VOID_SAFE
 
     def _change_keyboard(self, request: Request) -> Opinion:
@@ -376,75 +346,6 @@ class Predictor:
         self.facts.forget_fonts()
         return VOID_RISKY
 
-    def _may(self, kind: PredictionClass) -> bool:
-        """Tell whether answers of a class may be given now."""
-        if kind in self.facts.switched_off:
-            return False
-        return not (self._grabbed and kind in COHERENT)
-
-    def _known(self, kind: PredictionClass, answer: Optional[bytes]) -> Opinion:
-        """Return the opinion on a request that can't fail, and may have a known answer."""
-        if answer is None or not self._may(kind):
-            return WAITS_SAFE if answer is not None else WAITS_RISKY
-        return Opinion(Replies.ONE, True, answer, kind)
-
-    # -- facts --
-
-    def _core_fact(self, request: Request) -> Opinion:
-        key = None
-        if request.size == len(request.data) <= FACT_LIMIT:
-            key = canonicalise_core(request.data, self._read_short)
-        if key is None or not self._is_about_server(request):
-            return WAITS_RISKY
-        return self._fact(key, CORE_FACTS[request.opcode][0])
-
-    def _read_short(self, data: bytes, position: int) -> int:
-        value: int = self._short.unpack_from(data, position)[0]
-        return value
-
-    def _is_about_server(self, request: Request) -> bool:
-        """Tell whether what is asked does not depend on the client's own resources."""
-        opcode = request.opcode
-        if opcode not in (14, 85, 92, 97):
-            return True
-        if len(request.data) < 8:
-            return False
-        identifier = self._int.unpack_from(request.data, 4)[0]
-        if opcode == 85:  # elsewhere a colour takes a cell that the next one doesn't get
-            return self.facts.is_true_colour(identifier)
-        return identifier in (self.facts.colormaps if opcode == 92 else self.facts.screens)
-
-    def _fact(self, key: bytes, fact: FactClass) -> Opinion:
-        is_atom = key[0] == INTERN_ATOM
-        found = self.facts.find_atom(key) if is_atom else self.facts.replies.get(key)
-        if found is None and fact in ONLY_TOLD:
-            return WAITS_RISKY
-        if found is None:
-            return Opinion(Replies.ONE, False, key=key, fact=fact)
-        kind = CLASS_OF_FACT[found[0]]
-        if not self._may(kind):
-            return Opinion(Replies.ONE, True, key=key, fact=fact)
-        return Opinion(Replies.ONE, True, found[1], kind, key, fact)
-
-    def _query_extension(self, request: Request) -> Opinion:
-        name = parse_extension_query(request, self.facts.order)
-        opinion = self._core_fact(request)
-        if name not in self.facts.hidden:
-            return opinion
-        # The truth about it is nobody's to know: not kept, and not compared either.
-        if opinion.key is None:  # an error, the server's to make
-            return Opinion(Replies.ONE, False, alters=hide_extension_answer)
-        kind = PredictionClass.FACTS
-        return Opinion(Replies.ONE, True, ABSENT, kind, alters=hide_extension_answer)
-
-    def _list_extensions(self, request: Request) -> Opinion:
-        opinion = self._core_fact(request)
-        answer = None if opinion.answer is None else self._hide_listed(opinion.answer)
-        return opinion._replace(answer=answer, alters=self._hide_listed)
-
-    def _hide_listed(self, reply: bytes) -> bytes:
-        return hide_listed_extensions(reply, self.facts.order, self.facts.hidden)
-
     def _extension(self, request: Request) -> Opinion:
         name, minor = self.facts.extensions.get(request.opcode), request.data[1]
         if name == b"RENDER":
@@ -462,9 +363,9 @@ class Predictor:
             self.facts.forget(MAKES_STALE[question])
         if minor in MOVES_INPUT.get(name, ()):
             self._move_input()
-        key = self._find_extension_key(question, request)
+        key = self._answers.find_extension_key(question, request)
         if key is not None:
-            return self._fact(key, EXTENSION_FACTS[question][0])
+            return self._answers.fact(key, EXTENSION_FACTS[question][0])
         judge = self._events.handlers.get(question)
         safe = judge is not None and judge(request)
         if question in CAUSES_EVENTS:
@@ -475,180 +376,20 @@ class Predictor:
             self.resources.epoch += 1
         return VOID_SAFE if safe else Opinion(extension_replies(name, minor), False)
 
-    def _find_extension_key(self, question: Tuple[bytes, int], request: Request) -> Optional[bytes]:
-        """Return the canonical form of an extension's request, where its reply is a fact."""
-        known = EXTENSION_FACTS.get(question)
-        if known is None or not request.size == len(request.data) <= FACT_LIMIT:
-            return None
-        name, minor = question
-        if minor == 0:
-            self._events.introduce(name, request)
-        elif not self._events.may_ask(name):
-            return None
-        key = canonicalise(request.data, known[1])
-        first, last = MUST_BE_ZERO.get(question, (0, 0))
-        if key is None or any(key[first:last]):
-            return None
-        return key if self._is_first(question, key) else None
-
-    def _is_first(self, question: Tuple[bytes, int], key: bytes) -> bool:
-        """Tell whether a client has not asked this otherwise before, where that binds it."""
-        if question in PER_CLIENT_FACTS:
-            if len(key) == PER_CLIENT_FACTS[question]:
-                known = self._versions.setdefault(question, key)
-                self._versions[question] = key if known == key else b""
-                return known == key
-            return False
-        if question == (b"RENDER", QUERY_PICTURE_FORMATS):
-            version = self._versions.get((b"RENDER", 0), b"") or bytes(12)
-            return struct.unpack_from(self._order + "II", version, 4) >= SUBPIXELS_SINCE
-        return True
-
     def _get_property(self, request: Request) -> Opinion:
         answer = self.facts.roots.answer_property(request.data, self.facts.is_atom)
         if answer is None:
             own = self._properties.answer(request)
             if own is not None:
-                return self._known(PredictionClass.PROPERTIES, own[0])._replace(excuse=own[1])
+                return self._sure.answer(PredictionClass.PROPERTIES, own[0])._replace(excuse=own[1])
         if len(request.data) == 24 and request.data[1]:
             window, atom = struct.unpack_from(self._order + "II", request.data, 4)
             self._properties.forget(request.sequence, window, atom)
             self._change_on_root(request, 4, 8)
         if answer is None:
-            answer = self._own.answer_property(request, self._confirmed)
-            return self._known(PredictionClass.WINDOWS, answer)
-        return self._known(PredictionClass.PROPERTIES, answer)
-
-    def _query_tree(self, request: Request) -> Opinion:
-        self.follower.windows.look_for_manager()
-        answer = self._own.answer_tree(request, self._confirmed)
-        if answer is None and request.size == 8:
-            answer = self._surroundings.answer_tree(request)
-            return self._known(PredictionClass.SURROUNDINGS, answer)
-        return self._known(PredictionClass.WINDOWS, answer)
-
-    def _translate_coordinates(self, request: Request) -> Opinion:
-        answer = self._own.answer_translation(request, self._confirmed)
-        if answer is None:
-            answer = self._surroundings.answer_translation(request)
-            return self._known(PredictionClass.SURROUNDINGS, answer)
-        return self._known(PredictionClass.WINDOWS, answer)
-
-    def _alloc_color(self, request: Request) -> Opinion:
-        return self._known(PredictionClass.COLOURS, self.facts.answer_colour(request.data))
-
-    def _query_colors(self, request: Request) -> Opinion:
-        answer = None
-        if len(request.data) == request.size:
-            answer = self.facts.answer_colours(request.data)
-        return self._known(PredictionClass.COLOURS, answer)
-
-    def _query_font(self, request: Request) -> Opinion:
-        if request.size != 8:
-            return WAITS_RISKY
-        name = self.resources.fonts.get(self._int.unpack_from(request.data, 4)[0])
-        answer = self.facts.fonts.get(name) if name is not None else None
-        if answer is not None:
-            return self._known(PredictionClass.FONTS, answer)
-        return Opinion(Replies.ONE, False, font=name)
-
-    # -- what the client itself decided --
-
-    def _window(self, request: Request) -> Optional[Window]:
-        if request.size != 8:
-            return None
-        self.follower.windows.look_for_manager()
-        return self.resources.windows.get(self._int.unpack_from(request.data, 4)[0])
-
-    def _get_window_attributes(self, request: Request) -> Opinion:
-        window = self._window(request)
-        if window is None:
-            return self._get_root_attributes(request)
-        shown = window.is_shown(self._confirmed)
-        colormap = window.attribute("colormap")
-        installed = self.facts.installed.get(colormap)
-        if not window.plain or window.since > self._confirmed or installed is None:
-            return WAITS_SAFE
-        if window.mapped is None or (window.mapped and shown is None):
-            return WAITS_SAFE
-        if not window.has_small_attributes:
-            return WAITS_RISKY  # the server will have refused them
-        state = 0 if not window.mapped else 2 if shown else 1
-        answer = struct.pack(
-            self._order + "BBHIIHBBIIBBBBIIIHxx",
-            *(1, window.attribute("backing_store"), 0, 3, window.visual, window.kind),
-            *(window.attribute("bit_gravity"), window.attribute("win_gravity", 1)),
-            *(window.attribute("backing_planes", 0xFFFFFFFF), window.attribute("backing_pixel")),
-            *(window.attribute("save_under"), installed, state),
-            *(window.attribute("override_redirect"), colormap),
-            *(window.event_mask, window.event_mask, window.attribute("do_not_propagate")),
-        )
-        return self._known(PredictionClass.WINDOWS, answer)
-
-    def _get_root_attributes(self, request: Request) -> Opinion:
-        if request.size != 8:
-            return WAITS_RISKY
-        root = self._int.unpack_from(request.data, 4)[0]
-        mask = self.follower.windows.root_masks.get(root, 0)
-        screen = self.facts.screens.get(root)
-        installed = None if screen is None else self.facts.installed.get(screen.colormap)
-        answer = None
-        if installed is not None:
-            answer = self.facts.roots.answer_attributes(root, mask, installed)
-        return self._known(PredictionClass.ROOT, answer)
-
-    def _get_geometry(self, request: Request) -> Opinion:
-        window = self._window(request)
-        if window is not None:
-            if not window.settled or window.since > self._confirmed:
-                return WAITS_SAFE
-            place = (window.x, window.y, window.width, window.height, window.border)
-            opinion = self._geometry(PredictionClass.WINDOWS, window.depth, window.root, place)
-            if window.parent is not None:
-                return opinion
-            outermost = window
-            return opinion._replace(excuse=lambda: outermost.moved)
-        if request.size == 8:
-            identifier = self._int.unpack_from(request.data, 4)[0]
-            pixmap = self.resources.pixmaps.get(identifier)
-            if pixmap is not None:
-                if pixmap.since > self._confirmed:
-                    return WAITS_SAFE
-                place = (0, 0, pixmap.width, pixmap.height, 0)
-                return self._geometry(PredictionClass.PIXMAPS, pixmap.depth, pixmap.root, place)
-            answer = self._surroundings.answer_geometry(identifier)
-            if answer is not None:
-                return self._known(PredictionClass.SURROUNDINGS, answer)
-        return self._core_fact(request)
-
-    def _geometry(
-        self, kind: PredictionClass, depth: int, root: int, place: "tuple[int, ...]"
-    ) -> Opinion:
-        answer = struct.pack(self._order + "BBHIIhhHHH10x", 1, depth, 0, 0, root, *place)
-        return self._known(kind, answer)
-
-    def _get_image(self, request: Request) -> Opinion:
-        data = request.data
-        if len(data) != 20:
-            return WAITS_RISKY
-        identifier, x, y, width, height, planes = struct.unpack_from(
-            self._order + "IhhHHI", data, 4
-        )
-        pixmap = self.resources.pixmaps.get(identifier)
-        if pixmap is None or pixmap.colour is None or pixmap.since > self._confirmed:
-            return WAITS_RISKY
-        if pixmap.epoch != self.resources.epoch:
-            return WAITS_RISKY
-        layout = self.facts.formats.get(pixmap.depth)
-        whole = planes & 0xFFFFFF == 0xFFFFFF and data[1] == Z_PIXMAP and pixmap.depth == 24
-        inside = x >= 0 and y >= 0 and x + width <= pixmap.width and y + height <= pixmap.height
-        if not (whole and inside and width and height):
-            return WAITS_RISKY
-        if layout is None or layout.bits_per_pixel != 32 or width * height * 4 > IMAGE_LIMIT:
-            return WAITS_SAFE
-        head = struct.pack(self._order + "BBHII20x", 1, pixmap.depth, 0, width * height, 0)
-        pixel = struct.pack(self._order + "I", pixmap.colour & 0xFFFFFF)
-        return self._known(PredictionClass.PIXMAPS, head + pixel * (width * height))
+            answer = self._own.answer_property(request, self._sure.confirmed)
+            return self._sure.answer(PredictionClass.WINDOWS, answer)
+        return self._sure.answer(PredictionClass.PROPERTIES, answer)
 
     # -- XSync --
 
@@ -656,7 +397,7 @@ class Predictor:
         if request.size != 4:
             return WAITS_RISKY
         answer = self.facts.focus
-        if answer is None or self._grabbed or not self._may(PredictionClass.SYNC):
+        if answer is None or self._sure.grabbed or not self._sure.may(PredictionClass.SYNC):
             return WAITS_SAFE
-        after = self.risky_sequence if self.risky_sequence > self._confirmed else 0
+        after = self.risky_sequence if self.risky_sequence > self._sure.confirmed else 0
         return Opinion(Replies.ONE, True, answer, PredictionClass.SYNC, after=after)
