@@ -23,9 +23,10 @@ import struct
 from collections import deque
 from typing import Deque, List, Optional
 
+from .comparing import Comparison
 from .counters import Counters, Piece
 from .facts import PredictionClass, ServerFacts, parse_resource_range
-from .learning import GET_WINDOW_ATTRIBUTES, Learner, Pending
+from .learning import Learner, Pending
 from .looks import FOCUS, Look
 from .predict import GET_INPUT_FOCUS, Predictor
 from .xmessages import (
@@ -64,26 +65,6 @@ PENDING_LIMIT = 1 << 18
 ANSWERS_LIMIT = 4 << 20
 """Bytes of early answers that may wait for the server's own, to be compared."""
 
-OTHERS_PARTS = ((25, 26), (32, 36))
-"""What other clients decide of a window's attributes: whether its colormap is installed, and the
-events that anybody selected."""
-
-_NOTES = 32
-"""Most notes that are kept for the log."""
-
-
-class _Expected:
-    """The rest of a long reply that was given already: ``answer`` from ``position`` on."""
-
-    __slots__ = ("answer", "left", "pending", "position", "same")
-
-    def __init__(self, pending: Pending, answer: bytes, position: int, left: int) -> None:
-        self.pending = pending
-        self.answer = answer
-        self.position = position
-        self.left = left
-        self.same = True
-
 
 class Conversation:
     """One client in the byte order of the facts. ``reader`` has read its setup, and nothing after.
@@ -99,7 +80,8 @@ class Conversation:
         self._learner = Learner(facts)
         self.learned = self._learner.learned
         """Questions about facts that the server had to be asked; to be taken and emptied."""
-        self.notes: List[str] = []
+        self._comparison = Comparison(facts, self.counters)
+        self.notes = self._comparison.notes
         self._order = facts.order.value
         self._client = reader
         self._server = ServerReader(facts.order, inspect_all=True)
@@ -117,7 +99,6 @@ class Conversation:
         self._risky_told = 0
         self._answers_size = 0
         self._passing = 0  # bytes of a long message that the client still gets
-        self._expected: Optional[_Expected] = None
 
     @property
     def may_read(self) -> bool:
@@ -289,19 +270,9 @@ class Conversation:
 
     def _take_rest(self, data: bytes) -> None:
         """Take what follows the beginning of a long message."""
-        expected = self._expected
-        if expected is None:
+        if not self._comparison.take_rest(data):
             self._for_client.append(data)
             self._passing = max(0, self._passing - len(data))
-            return
-        end = expected.position + len(data)
-        expected.same = expected.same and data == expected.answer[expected.position : end]
-        expected.position = end
-        expected.left -= len(data)
-        if expected.left <= 0:
-            self._expected = None
-            if not expected.same:
-                self._differs(expected.pending)
 
     def _take_message(self, message: Message) -> None:
         if message.code == REPLY:
@@ -322,7 +293,7 @@ class Conversation:
         moved = 0 if self._predictor is None else self._predictor.focus_sequence
         self._learner.learn(pending, message, moved)
         if pending.answered:
-            self._compare(pending, message)
+            self._comparison.compare(pending, message)
             return
         reply = message.data
         if pending.opinion.alters is not None:
@@ -396,64 +367,6 @@ class Conversation:
         if self._predictor is not None:
             self._predictor.confirm(sequence)
 
-    def _compare(self, pending: Pending, message: Message) -> None:
-        answer, real = pending.opinion.answer, message.data
-        assert answer is not None
-        if pending.opinion.alters is not None:
-            real = pending.opinion.alters(real)
-        rest = message.size - len(message.data)
-        if rest:
-            self._expected = _Expected(pending, answer, len(real), rest)
-            answer = answer[: len(real)]
-        if real[1] == answer[1] and real[4:] == answer[4:]:
-            return
-        if self._is_stale(pending, answer, real):
-            # It changed between the answer and the question's arrival.
-            self.counters.stale += 1
-        elif self._expected is not None:
-            self._expected.same = False
-        else:
-            self._differs(pending)
-
-    def _differs(self, pending: Pending, how: str = "the server's reply differs") -> None:
-        """The server says something else: it was wrongly said, or others acted meanwhile."""
-        if pending.opinion.kind is PredictionClass.INPUT:
-            self.counters.stale += 1
-            self.facts.forget(FactClass.INPUT)
-        elif pending.opinion.kind is PredictionClass.SURROUNDINGS:
-            self.counters.stale += 1
-            self.facts.looks.renew_all()
-        else:
-            self._mispredicted(pending, how)
-
-    def _is_stale(self, pending: Pending, answer: bytes, real: bytes) -> bool:
-        """Tell whether a difference lies only in what others decide, and nobody looks at."""
-        if pending.opcode == GET_INPUT_FOCUS:
-            return True
-        if pending.opinion.excuse is not None:
-            return pending.opinion.excuse()
-        if pending.opcode != GET_WINDOW_ATTRIBUTES or not len(real) == len(answer) == 44:
-            return False
-        alike = bytearray(answer)
-        for first, last in ((2, 4), *OTHERS_PARTS):
-            alike[first:last] = real[first:last]
-        return alike == real
-
-    def _mispredicted(self, pending: Pending, how: str) -> None:
-        kind = pending.opinion.kind
-        if kind is None:
-            return
-        self._switch_off(
-            kind, "request {} (opcode {}): {}".format(pending.sequence, pending.opcode, how)
-        )
-
-    def _switch_off(self, kind: PredictionClass, why: str) -> None:
-        counted = self.counters.mispredictions
-        counted[kind] = counted.get(kind, 0) + 1
-        self.facts.switched_off.add(kind)
-        if len(self.notes) < _NOTES:
-            self.notes.append("misprediction of {}: {}".format(kind.value, why))
-
     def _take_error(self, message: Message) -> None:
         self.counters.errors += 1
         pending = self._find_failed(message)
@@ -468,12 +381,12 @@ class Conversation:
         if pending is not None:
             self._remove_first()
             if pending.answered:
-                self._differs(pending, "the server's answer is an error")
+                self._comparison.differs(pending, "the server's answer is an error")
                 return
             self._unanswered.popleft()
             self._count_wait(pending)
         elif sequence < self._early_sync:
-            self._switch_off(
+            self._comparison.switch_off(
                 PredictionClass.SYNC,
                 "request {} (opcode {}) failed".format(sequence, message.data[10]),
             )

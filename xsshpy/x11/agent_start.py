@@ -53,6 +53,7 @@ MODULES = (
     "predict",
     "counters",
     "learning",
+    "comparing",
     "conversation",
     "plain",
     "frames",
