@@ -17,7 +17,7 @@ import struct
 from typing import Optional
 
 from .facts import ServerFacts
-from .resources import Resources
+from .resources import INPUT_OUTPUT, Resources
 from .xmessages import Request
 from .xrequests import FIRST_EXTENSION_OPCODE
 
@@ -32,7 +32,12 @@ GRAB_BUTTON = 28
 SET_INPUT_FOCUS = 42
 OPEN_FONT = 45
 CREATE_GC = 55
+CLEAR_AREA = 61
 CREATE_COLORMAP = 78
+BELL = 104
+
+LOUDEST = 100
+"""Bell's percentage, and its least below zero."""
 
 SIBLING = 1 << 5
 """ConfigureWindow's mask bit for a sibling, which must be one."""
@@ -60,7 +65,7 @@ FREEING = frozenset((46, 54, 79, 95))
 
 DRAWING = frozenset((64, 65, 66, 67, 68, 69, 70, 71, 72, 74, 75, 76, 77))
 COPYING = frozenset((62, 63))
-HARMLESS = frozenset((27, 32, 36, 37, 104, 127))
+HARMLESS = frozenset((27, 32, 36, 37, 127))
 """Requests that never fail, or only for values that no library lets pass."""
 
 OF_ITSELF = frozenset(
@@ -96,6 +101,8 @@ class FallibleRequests:
         if opcode in HARMLESS:
             return False
         first, second, third = self._ints.unpack_from(request.data[:16] + bytes(12), 4)
+        if opcode == BELL:
+            return LOUDEST < request.data[1] < 256 - LOUDEST
         if opcode >= FIRST_EXTENSION_OPCODE:
             return self._extension_may_fail(request, first, second)
         if opcode in OF_WINDOW:
@@ -175,6 +182,9 @@ class FallibleRequests:
         if request.opcode == CHANGE_PROPERTY:
             mode, unit = request.data[1], request.data[16] if len(request.data) > 16 else 0
             return mode != 0 or unit not in (8, 16, 32)
+        if request.opcode == CLEAR_AREA:
+            identifier = self._ints.unpack_from(request.data + bytes(12), 4)[0]
+            return request.data[1] > 1 or not self._is_drawable(identifier)
         if request.opcode == CONFIGURE_WINDOW:
             return not self._has_good_sibling(request)
         return False
@@ -197,10 +207,16 @@ class FallibleRequests:
         return known and windows[sibling].parent is windows[window].parent
 
     def _is_drawable(self, identifier: int) -> bool:
-        return identifier in self._resources.windows or identifier in self._resources.pixmaps
+        window = self._resources.windows.get(identifier)
+        if window is not None:
+            return window.kind == INPUT_OUTPUT
+        return identifier in self._resources.pixmaps
 
     def _may_draw(self, drawable: int, context: int) -> bool:
-        return self._is_drawable(drawable) and context in self._resources.contexts
+        known, chosen = self._resources.drawable(drawable), self._resources.contexts.get(context)
+        if known is None or chosen is None or not self._is_drawable(drawable):
+            return False
+        return known.depth == chosen.depth
 
     def _extension_may_fail(self, request: Request, first: int, second: int) -> bool:
         name: Optional[bytes] = self._facts.extensions.get(request.opcode)
