@@ -55,8 +55,8 @@ EARLY_LIMIT = 4 << 20
 COUNTED_LIMIT = 1000
 """Most clients whose counters are kept."""
 
-LEARNED_LIMIT = 500
-"""Most questions that one session adds to the list."""
+LEARNED_LIMIT = 128
+"""Most questions that one session adds to the list: a host must not drive out all others'."""
 
 
 class AgentError(Exception):
