@@ -59,7 +59,7 @@ class _Line:
             elif word in _OPENING:
                 self.add(word, opens=True)
             else:
-                self.add(f"-{word}" if macro == "Fl" else word)
+                self.add(f"-{word}" if macro == "Fl" and word != "|" else word)
 
     def _begin(self, macro: str, words: Sequence[str], position: int) -> int:
         if macro == "Nm" and (position == len(words) or words[position] in _INLINE | _CLOSING):

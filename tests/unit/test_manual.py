@@ -41,6 +41,7 @@ def test_mandoc_finds_nothing_to_complain_of() -> None:
     ("page", "lines"),
     [
         (".Fl a , b Ar c", ["     -a, -b c"]),
+        (".Op Fl -x | Fl -y", ["     [--x | --y]"]),
         (".Op Fl x Op Ar y", ["     [-x [y]]"]),
         (".Oo Ar u Ns @ Oc Ns Ar h .", ["     [u@]h."]),
         (".Pq see Xr ssh 1 ,\nand more", ["     (see ssh(1),) and more"]),
