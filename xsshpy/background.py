@@ -44,6 +44,20 @@ class Background:
             os.write(self._writer, _READY)
         os.close(self._writer)
 
+    def stay(self) -> None:
+        """Stay in front of the terminal after all, and end when the waiting parent is killed."""
+        # Who only prepares the way does without.
+        import asyncio
+
+        with contextlib.suppress(OSError, NotImplementedError):  # where such an end can't be seen
+            asyncio.get_running_loop().add_reader(self._writer, self._end)
+
+    def _end(self) -> None:
+        import asyncio
+
+        asyncio.get_running_loop().remove_reader(self._writer)
+        os.kill(os.getpid(), signal.SIGTERM)
+
 
 def close_inherited() -> None:
     """Close what was open when this program was started, but the standard streams.

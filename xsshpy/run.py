@@ -344,7 +344,9 @@ def _open_master(
 
     master = open_master(stack, task.invocation, task.environ, run.session, run.forwarder, x11)
     if master is None and not settings.fork_after_authentication:
-        return replace(run, task=replace(task, background=None))  # it stays in front
+        if task.background is not None:
+            task.background.stay()
+        return replace(run, task=replace(task, background=None))
     return replace(run, master=master)
 
 

@@ -20,7 +20,15 @@ from tests.integration._masters import Harbour, harbour
 from tests.integration._pairs import XSSH, plain
 from tests.support.link import Link
 from tests.support.masters import end_automatic_masters, find_automatic_masters
-from tests.support.processes import Completed, end_popen, is_alive, run, wait_until
+from tests.support.processes import (
+    Completed,
+    catches_signal,
+    end_popen,
+    find_descendants,
+    is_alive,
+    run,
+    wait_until,
+)
 from tests.support.sshd import KeyRing
 from tests.support.terminals import Terminal
 
@@ -240,6 +248,7 @@ def test_nohup_holds(unasked: Unasked) -> None:
     )
     try:
         assert process.stdout is not None and process.stdout.readline() == b"a\n"
+        wait_until(lambda: catches_signal(process.pid, signal.SIGTERM), what="the session")
         process.send_signal(signal.SIGHUP)
         out, _ = process.communicate(b"still here\n", timeout=10)
         assert (out, process.returncode) == (b"still here\n", 0)
@@ -307,9 +316,9 @@ def test_a_job_in_the_background_takes_no_keys(
     line = " ".join(map(_quoted, unasked.argv("server", "echo begun; cat")))
     shell.write(f"{line} &\r")
     shell.read_until("begun\r\n")
-    for number in range(5):
-        shell.write(f"echo $(({number}+10))\r")
-        shell.read_until(f"\n{number + 10}\r\n")
+    shell.write("sleep 0.5\r")
+    shell.write("echo $((70 + 7))\r")  # nobody else is there to read it
+    shell.read_until("\n77\r\n")
     shell.write("fg\r")
     shell.read_until("cat")
     shell.write("for cat\r\x04")
@@ -416,6 +425,30 @@ def test_interrupted_at_a_question(unasked: Unasked, spawn_in_pty: Callable[...,
         os.kill(terminal.process.pid, number)
         assert terminal.wait() == -number
     assert not unasked.masters
+
+
+def test_another_one_was_quicker(unasked: Unasked, spawn_in_pty: Callable[..., Terminal]) -> None:
+    """The run keeps its connection to itself, and ends as any other when it is killed."""
+    words = ["-o", "StrictHostKeyChecking=ask", "-tt", "server", "echo pid=$$.; exec sleep 100"]
+    unasked.prepare("warm")
+    assert unasked.run(*words[:2], "server", "true").status == 0
+    newest = max(
+        find_automatic_masters(unasked.home.runtime), key=lambda path: path.stat().st_mtime
+    )
+    end_automatic_masters(unasked.home.runtime)
+    unasked.home.known_hosts.write_text("")
+    # The end of the terminal's own process would be everybody's.
+    shell = ["sh", "-c", '"$@"; exec cat', "sh"]
+    terminal = spawn_in_pty([*shell, *unasked.argv(*words)], env=unasked.environment)
+    terminal.read_until(r"\(yes/no/\[fingerprint\]\)\? ")
+    newest.touch()
+    terminal.write("yes\r")
+    found = re.search(r"pid=(\d+)\.", terminal.read_until(r"pid=\d+\."))
+    assert found is not None and not unasked.masters
+    below = find_descendants(terminal.process.pid)
+    [run_pid] = [item.pid for item in below if item.parent == terminal.process.pid]
+    os.kill(run_pid, signal.SIGKILL)
+    wait_until(lambda: not is_alive(int(found[1])), what="the remote command's end")
 
 
 def test_sudo_leaves_nothing_in_anothers_folder(place: Harbour, tmp_path: Path) -> None:

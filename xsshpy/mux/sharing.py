@@ -71,11 +71,18 @@ _SESSION_KEYWORDS = frozenset(
 _CONNECTION_KEYWORDS = ("dynamicforward", "localforward", "remoteforward")
 _VARIABLES = (
     "DISPLAY",
+    "DYLD_INSERT_LIBRARIES",
+    "HOSTALIASES",
     "KRB5CCNAME",
+    "LD_PRELOAD",
+    "PROXYCHAINS_CONF_FILE",
     "SSH_AUTH_SOCK",
+    "TORSOCKS_CONF_FILE",
     "XAUTHORITY",
     "XSSH_X11",
 )
+"""What changes the way there (torsocks, proxychains), the login, or where windows open."""
+
 _NAMESPACES = ("net", "mnt", "pid", "user")
 _SYSTEM_CONFIG = "/etc/ssh/ssh_config"
 _PLACE = ("st_dev", "st_ino")
@@ -235,6 +242,7 @@ def _facts(
     yield [invocation.last_of("XYx"), invocation.x11, invocation.backend]
     yield [environ.get(name) for name in _VARIABLES]
     yield [os.getegid(), sorted(os.getgroups())]
+    yield os.getpriority(os.PRIO_PROCESS, 0)  # who is in a hurry should not wait for nice(1)
     yield [_identity(f"/proc/self/ns/{name}") for name in _NAMESPACES]
     yield _display_identity(environ.get("DISPLAY", ""))
 
