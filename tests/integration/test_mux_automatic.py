@@ -318,7 +318,7 @@ def test_a_job_in_the_background_takes_no_keys(
     shell.read_until("begun\r\n")
     shell.write("sleep 0.5\r")
     shell.write("echo $((70 + 7))\r")  # nobody else is there to read it
-    shell.read_until("\n77\r\n")
+    shell.read_until("% 77\r\n")
     shell.write("fg\r")
     shell.read_until("cat")
     shell.write("for cat\r\x04")
