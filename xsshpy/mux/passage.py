@@ -269,7 +269,7 @@ def _variables(task: MuxTask) -> Iterator[bytes]:
         yield os.fsencode(f"{name}={value}")
     if task.control.is_automatic:
         yield os.fsencode(f"{LEVEL_VARIABLE}={task.console.level.name}")
-    if task.invocation.backend is not None:  # which a master of xssh's understands
+    elif task.invocation.backend is not None:  # which a master of xssh's understands
         yield os.fsencode(f"MPLBACKEND={task.invocation.backend}")
 
 

@@ -100,10 +100,11 @@ class _Process(RemoteProcess):
     def tell_end(self, session: Session) -> None:
         """Tell a passenger that knows of no master why its session has no end of its own."""
         connection = session.connection
-        cut = self.error is not None or connection.farewell is not None
+        error = self.error or connection.loss
+        cut = error is not None or connection.farewell is not None
         if not self._is_automatic or self.exit_status is not None or not cut:
             return
-        ending = explain_end(self.error, connection, session.settings, session.where)
+        ending = explain_end(error, connection, session.settings, session.where)
         lines = [text for level, text in ending.logged if level <= self._level]
         if not ending.logged:
             lines.append(ending.spoken)
@@ -175,6 +176,7 @@ class SessionRide:
             return
         except XsshError as error:  # the connection is over, and the master will say so
             context.console.debug(1, f"mux: session {self._number}: {error.message}")
+            process.tell_end(context.session)
             return
         finally:
             watching.cancel()

@@ -12,6 +12,7 @@ Rules kept here:
 * What would outlive the run that asked for it is never handed to a shared connection: forwards,
   tunnels, -N, -f; nor what happens once for each connection: LocalCommand, questions about other
   host keys; nor what is about the connection itself: -v, -W, ``~C``.
+* Where X11 may play a part the user has to ask for it: a run alone lasts as long as its windows.
 * A ProxyCommand may depend on anything, and its stderr is that of the run that started it: what it
   carries is not shared.
 * A folder or socket that is not this user's alone is not used.
@@ -29,7 +30,7 @@ except ImportError:  # hashlib loads libcrypto for the same
 
 from xsshpy import __version__
 from xsshpy.console import LogLevel
-from xsshpy.mux.control import AUTOMATIC_KEYWORD
+from xsshpy.mux.control import AUTOMATIC_KEYWORD, SHARE_VARIABLE
 from xsshpy.mux.sockets import PATH_SIZE
 from xsshpy.tokens import home_directory
 from xsshpy.values import replace
@@ -100,7 +101,10 @@ def share(
 
     ``seconds`` is how long it stays after its last session.
     """
+    is_asked = invocation.share is not None or bool(environ.get(SHARE_VARIABLE))
     reason = why_not(invocation, settings)
+    if not reason and not is_asked and _may_have_windows(invocation, settings, environ):
+        reason = "there may be windows"
     if reason:
         console.debug(1, f"xssh: no shared connection: {reason}")
         return settings
@@ -196,6 +200,22 @@ def why_not(invocation: Invocation, settings: Settings) -> str:
     if invocation.share is None and LogLevel.parse(settings.log_level) >= LogLevel.VERBOSE:
         return "-v is about one of its own"
     return ""
+
+
+def _may_have_windows(
+    invocation: Invocation, settings: Settings, environ: Mapping[str, str]
+) -> bool:
+    """Tell whether X11 plays a part: a run alone waits for its windows, and says what is amiss."""
+    way = (invocation.x11 or environ.get("XSSH_X11") or "auto").lower()
+    if invocation.last_of("XYx") == "x" or way == "off":
+        return False
+    if settings.forward_x11 or way != "auto":
+        return True
+    if settings.session_type == "subsystem":
+        return False
+    from xsshpy.ssh.environment import is_protocol_command
+
+    return not is_protocol_command(invocation.command or settings.remote_command)
 
 
 def _speaks_of_sharing(invocation: Invocation, letters: str) -> bool:
