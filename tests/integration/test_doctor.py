@@ -19,6 +19,7 @@ import pytest
 
 from tests.support.asyncserver import Policy
 from tests.support.clients import ClientHome
+from tests.support.link import Link
 from tests.support.processes import run, xssh_command
 from tests.support.shellserver import ShellServer
 from tests.support.sshd import KeyRing, SshServer, free_port
@@ -686,6 +687,44 @@ def test_ipv6_half_off(
 def need_nc() -> str:
     """Return a program that ties its stdin and stdout to a port."""
     return f"{PYTHON} {Path(__file__).parent.parent / 'support' / 'netcat.py'}"
+
+
+def test_a_shared_connection_is_left_alone(
+    make_sshd: Callable[..., SshServer], doctor: Doctor, private_places: Path
+) -> None:
+    server = make_sshd()
+    path = private_places / "master"
+    doctor.home.add(server, extra=f"ControlPath {path}\nControlMaster auto\nControlPersist yes")
+    argv = ["ssh", *doctor.home.arguments]
+    environment = doctor.home.environment()
+    subprocess.run([*argv, "-fN", "server"], env=environment, check=True, stderr=subprocess.DEVNULL)
+    try:
+        found = doctor.visit("server", PYTHON)
+        done = run([*argv, "-O", "check", "server"], env=environment)
+        assert done.status == 0
+    finally:
+        subprocess.run([*argv, "-q", "-O", "exit", "server"], env=environment, check=False)
+    assert without_python(found.not_well) == {}
+    assert "a connection of the doctor's own" in found.text("host.login")
+    assert server.log().count("Accepted publickey") == 2
+
+
+def test_how_far_the_server_is(make_sshd: Callable[..., SshServer], doctor: Doctor) -> None:
+    """A tenth of a second there and back, a megabyte a second."""
+    server = make_sshd()
+    link = Link((server.host, server.port), delay=0.05, rate=1e6)
+    doctor.home.add(server, extra=f"Port {link.port}\nHostKeyAlias {server.known_hosts_name}")
+    try:
+        found = doctor.visit("--x11", "agent", "server", PYTHON)
+    finally:
+        link.stop()
+    measured = re.search(r"([\d.]+) ms there and back, at least (\d+) Mbit", found.text("speed"))
+    predicted = re.search(r"about ([\d.]+) s; with ssh -X ([\d.]+) s", found.text("speed"))
+    assert measured and predicted, found.text("speed")
+    assert 100 <= float(measured[1]) < 150
+    assert 4 <= int(measured[2]) <= 8
+    assert 1 < float(predicted[1]) < 3
+    assert 40 < float(predicted[2]) < 70
 
 
 def test_nothing_is_left_on_the_server(make_sshd: Callable[..., SshServer], doctor: Doctor) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import pytest
 
 from tests.support.tools import require_tool
 from xsshpy.arguments import read_invocation, read_long_options, split_ssh_arguments
+from xsshpy.console import Console
 from xsshpy.doctor.examination import Check, examine
 from xsshpy.doctor.findings import Finding, Opinion, Verdict, broken, warning, well
+from xsshpy.doctor.host_checks import HostSide
 from xsshpy.doctor.local_causes import explain_dead, explain_refused
 from xsshpy.doctor.local_checks import LocalSide
 from xsshpy.doctor.machine import XAUTH, Machine, describe_install, read_family, read_machine
@@ -26,9 +29,13 @@ from xsshpy.doctor.probes import (
     read_program,
     surroundings_command,
 )
+from xsshpy.doctor.python_checks import PythonSide
 from xsshpy.doctor.report import Listing, as_json, conclude
+from xsshpy.doctor.server_checks import ServerSide
+from xsshpy.doctor.x11_checks import X11Side
 from xsshpy.errors import DisplayError
 from xsshpy.invitation import doctor_command
+from xsshpy.settings import Invocation
 from xsshpy.x11.display import parse_display
 
 NONCE = "0123456789abcdef"
@@ -209,6 +216,38 @@ def test_json() -> None:
     ]
     assert found["findings"][2]["remedy"] == "mend it"
     assert "\x1b" not in found["findings"][1]["evidence"][0]
+
+
+DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "doctor.md"
+
+
+def test_every_check_is_documented() -> None:
+    """And only those that there are, in their order."""
+    host = HostSide(Invocation("h"), {}, Console())
+    server = ServerSide(host, {})
+    x11 = X11Side(server)
+    sides = (LocalSide({}, LINUX), host, server, x11, PythonSide(x11))
+    names = [check.name for side in sides for check in side.checks()]
+    rows = re.findall(r"^\| (`[^|]+`) \|", DOCUMENT.read_text(), re.MULTILINE)
+    documented = [name for row in rows for name in re.findall(r"`([a-z0-9.]+)`", row)]
+    assert [name for name in documented if "." in name or name == "speed"] == names
+
+
+def test_the_json_is_as_documented() -> None:
+    """The document's table: a field, its kind, what it says."""
+    kinds = {"number": int, "string": str, "list": list, "null": type(None)}
+    row = re.compile(r"^\| `(\w+)`(, of a finding)? \| ([a-z ]+) \|", re.MULTILINE)
+    fields: dict[str, list[str]] = {}
+    of_findings: dict[str, list[str]] = {}
+    for name, of, words in row.findall(DOCUMENT.read_text()):
+        (of_findings if of else fields)[name] = words.split(" or ")
+    for text in (as_json("me@host", FOUND), as_json(None, FOUND[:1])):
+        found = json.loads(text)
+        for described, values in ((fields, [found]), (of_findings, found["findings"])):
+            for value in values:
+                assert list(value) == list(described)
+                for name, allowed in described.items():
+                    assert type(value[name]) in {kinds[word] for word in allowed}, name
 
 
 # --- Machines ----------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """The way to the server: its name, its port, its key, the login.
 
-The login is made once, as a session makes it, with its questions; the checks read from its outcome
-which link held.
+The login is made once, as a session makes it, with its questions, and beside the checks of name and
+port; the checks read from its outcome which link held. No shared connection is used: what is wrong
+with one would be taken for the way's own fault.
 """
 
 from __future__ import annotations
@@ -81,9 +82,9 @@ class HostSide:
         if self._login is None:
             return
         self._login.cancel()
-        await asyncio.gather(self._login, return_exceptions=True)
-        if self.session is not None:
-            await self.session.close()
+        ended = (await asyncio.gather(self._login, return_exceptions=True))[0]
+        if not isinstance(ended, BaseException):
+            await ended.close()
 
     async def _look_at_settings(self) -> Opinion:
         self.settings = settings = await resolve_settings(
@@ -92,6 +93,7 @@ class HostSide:
         self.console.batch_mode = self.console.batch_mode or settings.batch_mode
         if self.console.level == LogLevel.INFO:
             self.console.level = LogLevel.parse(settings.log_level)
+        self._begin_login()  # meanwhile the name and the port are looked at by themselves
         return well(f"{settings.user}@{settings.hostname}, port {settings.port}{_way(settings)}")
 
     async def _look_at_name(self) -> Opinion:
@@ -147,16 +149,18 @@ class HostSide:
 
     async def _look_at_login(self) -> Opinion:
         self.session = await self._log_in()
-        return well(f"as {self.session.settings.user}")
+        return well(f"as {self.session.settings.user}, on a connection of the doctor's own")
 
-    async def _log_in(self) -> Session:
+    def _begin_login(self) -> None:
         from xsshpy.ssh.connect import connect
 
         assert self.settings is not None
-        if self._login is None:
-            self._login = asyncio.create_task(
-                connect(self.settings, self.invocation, self.console, self.environ)
-            )
+        self._login = asyncio.create_task(
+            connect(self.settings, self.invocation, self.console, self.environ)
+        )
+
+    async def _log_in(self) -> Session:
+        assert self._login is not None
         return await asyncio.shield(self._login)
 
 

@@ -101,7 +101,10 @@ class PythonSide:
                 "speed",
                 "speed",
                 self._measure,
-                needs=("proof.window",),  # so that nothing else is on the way meanwhile
+                needs=(
+                    "session.command",
+                    "proof.window",
+                ),  # so that nothing else is on the way meanwhile
                 deadline=SPEED_DEADLINE,
             ),
         ]
@@ -329,7 +332,8 @@ class PythonSide:
                 said = read_object(bytes(process.out), nonce) or {}
                 words = bytes(process.err).decode("utf-8", "replace").strip().splitlines()[-2:]
                 reason = str(said.get("error") or "the program ended without one")
-                return explain_no_window(reason, self.x11.seen.first_of("display"), words)
+                display = self.x11.variables.get("DISPLAY", self.x11.native_display)
+                return explain_no_window(reason, display, words)
         finally:
             sight.cancel()
             process.write_eof()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 
-_SETTLING = 1.0
+_SETTLING = 2.0
 _PAUSE = 0.05
 
 COMMAND_DEADLINE = 20.0
@@ -92,13 +92,13 @@ class ServerSide:
 
         clock = asyncio.get_running_loop().time
         while True:
-            ended = asyncio.Event()
+            ended, begun = asyncio.Event(), clock()
             self._running.add(ended)
             try:
                 result = await start()
             except (ChannelRefusedError, NoSecondSessionError):
                 # The server takes a moment to be through with one that has ended.
-                if len(self._running) == 1 and clock() - self._last_end > _SETTLING:
+                if len(self._running) == 1 and begun - self._last_end > _SETTLING:
                     raise
             else:
                 self._last_end = clock()
