@@ -41,6 +41,7 @@ THE_SAME = ("banner", "slow", "gateway", "chatty", *SHELLS)
 """Variants that differ at the login, or behind the command: passengers have no part in that."""
 
 OTHERWISE = {
+    "without -n stdin is eaten": "a master may or may not read it before the command is over",
     "-N": "ssh's passenger has a shell all the same",
     "SessionType none": "the same",
     "a cluster with a joined value": "the same",
