@@ -79,8 +79,11 @@ def make_base(folder: Path) -> None:
     """Make a Debian by debootstrap, with all but what setup is to install."""
     argv = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm"]
     subprocess.run([*argv, str(folder), MIRROR], check=True)
-    for command in ("python3 -m venv /opt/plots", f"{PYTHON} -m pip -q install matplotlib"):
-        subprocess.run(["chroot", str(folder), "sh", "-c", command], check=True)
+    subprocess.run(["chroot", str(folder), "python3", "-m", "venv", "/opt/plots"], check=True)
+    # By this machine's pip, which knows its way out.
+    pip = [sys.executable, "-m", "pip", "-q", "install", "--only-binary=:all:", "matplotlib"]
+    place = f"{folder}/opt/plots/lib/python3.11/site-packages"
+    subprocess.run([*pip, "--python-version=3.11", f"--target={place}"], check=True)
 
 
 def state_of(folder: Path) -> dict[str, tuple[bytes, int, int, int]]:
