@@ -95,7 +95,11 @@ class Place:
             *self.folder.glob("sshd_config.d/*"),
             *self.folder.glob("state/**/*"),
         ]
-        roots += [path for path in self.server.home.rglob("*") if ".Xauthority" not in path.name]
+        roots += [
+            path
+            for path in self.server.home.rglob("*")
+            if ".Xauthority" not in path.name and ".cache" not in path.parts
+        ]
         for path in roots:
             about = path.lstat()
             if path.is_file():
