@@ -147,8 +147,7 @@ def end_automatic_masters(runtime: Path) -> None:
     masters = find_automatic_masters(runtime)
     for pid in masters.values():
         send_signal(pid, signal.SIGTERM)
-    for pid in masters.values():
-        wait_until(lambda pid=pid: not is_alive(pid), what="a master's end")
+    wait_until(lambda: not any(map(is_alive, masters.values())), what="the masters' end")
     for path in runtime.glob("xssh/*"):
         path.unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):
