@@ -85,7 +85,15 @@ def _may_begin_sharing(invocation: Invocation, settings: Settings) -> bool:
         return True
     from xsshpy.mux.consent import may_begin
 
-    return may_begin(invocation, settings)
+    return may_begin(invocation, settings, _load_run)
+
+
+def _load_run() -> None:
+    """Import what a connection of its own needs."""
+    pause_collection()
+    silence_libraries()
+    import_asyncio()
+    import xsshpy.run  # noqa: F401
 
 
 def _without_sharing(settings: Settings) -> Settings:
@@ -102,9 +110,7 @@ def _run(
     passage: socket | None = None,
     background: Background | None = None,
 ) -> int:
-    pause_collection()
-    silence_libraries()
-    import_asyncio()
+    _load_run()
     from xsshpy.run import run
 
     if passage is not None:

@@ -10,9 +10,9 @@ said, for whoever has changed a file since has another one.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from xsshpy.configuration import Question
-from xsshpy.loading import import_asyncio, pause_collection
 from xsshpy.mux.control import read_control
 from xsshpy.settings import Invocation, Settings, parse_keywords
 from xsshpy.ssh_g import count_passes, files_with_defaults, ssh_g_arguments
@@ -21,15 +21,14 @@ _PATH = "/xssh"
 _NAME_BYTES = 8
 
 
-def may_begin(invocation: Invocation, settings: Settings) -> bool:
-    """Tell whether the run may begin to share its connection; load meanwhile what it needs."""
+def may_begin(
+    invocation: Invocation, settings: Settings, work_meanwhile: Callable[[], None]
+) -> bool:
+    """Tell whether the run may begin to share its connection; work as long as that is read."""
     folder = os.path.dirname(read_control(settings.keywords).path)
     try:
         with _Reading(invocation, folder, "Match all") as reading:
-            pause_collection()
-            import_asyncio()
-            import xsshpy.run  # noqa: F401  (as long as the reading takes)
-
+            work_meanwhile()
             is_silent, passes = reading.finish()
         if is_silent and passes > 1:
             with _Reading(invocation, folder, "Match final all") as reading:
