@@ -163,7 +163,7 @@ async def _tell_story(task: _Task, console: Console) -> int:
         target = task.invocation.value_of("W")
         if run.is_for_passengers:
             await asyncio.wait({x11})
-            notices.release()
+            notices.release(run.hearers)
             return await _wait_without_session(run)
         if target is not None:
             return await _run_stdio_forward(run, target)
@@ -254,6 +254,15 @@ class _Run:
         return read_control(self.settings.keywords).persist
 
     @property
+    def hearers(self) -> Callable[[str], None] | None:
+        """Who hears what is said of the display: the passengers, where nobody asked for a master.
+
+        None: whoever reads the console.
+        """
+        context = self.master.context if self.master is not None else None
+        return context.x11.say if context is not None and context.is_automatic else None
+
+    @property
     def is_for_passengers(self) -> bool:
         """Whether this process only holds the connection, and another one has the session."""
         return self.persist is not None and is_passenger_next(self.task.invocation, self.settings)
@@ -290,21 +299,22 @@ class _HeldNotices:
     them where there is no session in the end."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        self._show: Callable[[str], None] = console.notice
         self._held: list[str] | None = []
 
     def take(self, line: str) -> None:
         """Show a line, or keep it."""
         if self._held is None:
-            self._console.notice(line)
+            self._show(line)
         else:
             self._held.append(line)
 
-    def release(self) -> None:
-        """Show what was kept, and what comes from now on."""
+    def release(self, show: Callable[[str], None] | None = None) -> None:
+        """Show what was kept, and what comes from now on; ``show`` takes it from the console."""
         held, self._held = self._held or [], None
+        self._show = show or self._show
         for line in held:
-            self._console.notice(line)
+            self._show(line)
 
 
 async def _close_x11(x11: asyncio.Task[X11Run | None]) -> None:

@@ -68,6 +68,7 @@ class X11Run:
     more: Callable[[], str]
     failure: AgentError | None = None
     _has_started: bool = False
+    _is_closed: bool = False
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def wait_until_idle(self) -> None:
@@ -78,6 +79,9 @@ class X11Run:
 
     async def close(self) -> None:
         """End all clients and the proof; revoke what was granted."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         for way in (self.agent, self.native):
             if way is not None:
                 await way.close()
@@ -239,8 +243,14 @@ async def prepare_shared_x11(
     settings: Settings,
     environ: Mapping[str, str],
     console: Console,
+    report: Callable[[str], None],
+    *,
+    is_asked_for: bool,
 ) -> X11Run | None:
-    """The same for the sessions of a shared connection's passengers, who say that they want it."""
+    """The same for the sessions of a shared connection's passengers, who say that they want it.
+
+    ``is_asked_for``: whoever wants it wants to hear, too, that there is no DISPLAY.
+    """
     from xsshpy.x11.wish import read_x11_wish
 
     way = choose_way(invocation, environ)
@@ -248,7 +258,9 @@ async def prepare_shared_x11(
     if not wish.forward or way is Way.OFF:
         console.debug(1, "X11 forwarding is off: -x, ForwardX11 no or --x11 off")
         return None
-    return await _prepare_ways(way, wish, settings, environ, console, console.notice, invocation)
+    return await _prepare_ways(
+        way, wish, settings, environ, console, report, invocation, speaks=is_asked_for
+    )
 
 
 async def _prepare_ways(
@@ -259,6 +271,8 @@ async def _prepare_ways(
     console: Console,
     report: Callable[[str], None],
     invocation: Invocation,
+    *,
+    speaks: bool = False,
 ) -> X11Run | None:
     from xsshpy.x11.local import LocalDisplay, X11Policy
 
@@ -271,7 +285,7 @@ async def _prepare_ways(
     try:
         local = await LocalDisplay.prepare(environ, policy, report)
     except DisplayError as error:
-        if wish.explicit or environ.get("DISPLAY") or os.isatty(STDERR):
+        if speaks or wish.explicit or environ.get("DISPLAY") or os.isatty(STDERR):
             report(f"{error.summary()}; {more()}")
         else:  # cron, CI: nobody asked for X11 or reads this, and programs take stderr for failure
             console.debug(1, error.summary())

@@ -16,20 +16,31 @@ from xsshpy.ssh.forward import Forwarder
 from xsshpy.values import dataclass
 from xsshpy.x11_ways import X11Run
 
-FindX11 = Callable[[], Awaitable[X11Run | None]]
+FindX11 = Callable[[Callable[[str], None]], Awaitable[X11Run | None]]
+"""Finds the display; what there is to be said of it goes to whom it is given."""
+
+Tell = Callable[[str], None]
 
 
 class SharedX11:
     """X11 for every session of a connection: one display, proved once, one agent.
 
-    ``first`` is what the master's own session has, if it has one.
+    ``first`` is what the master's own session has, if it has one. What is said of the display goes
+    to ``report``; in an automatic master (:meth:`enter`) to the sessions that wait for it, and
+    later to all that have it.
     """
 
-    def __init__(self, first: asyncio.Task[X11Run | None] | None, find: FindX11) -> None:
+    def __init__(
+        self, first: asyncio.Task[X11Run | None] | None, find: FindX11, report: Tell
+    ) -> None:
         self._first = first
         self._find = find
+        self._report = report
         self._found: X11Run | None = None
         self._turn = asyncio.Lock()
+        self._held: list[str] = []
+        self._waiting: set[Tell] = set()
+        self._inside: set[Tell] = set()
 
     async def get(self) -> X11Run | None:
         """Return the ways to carry X11; None where there is no display, or X11 is off."""
@@ -39,8 +50,51 @@ class SharedX11:
             own = await asyncio.shield(self._first) if self._first is not None else None
             if own is not None:
                 return own
-            self._found = await self._find()
+            self._found = await self._find(self._report)
             return self._found
+
+    async def enter(self, tell: Tell) -> X11Run | None:
+        """The same for a session that hears what is said of the display, until it leaves.
+
+        Where no display was found, or it did not work, it is looked for again: who comes later may
+        have one. Call :meth:`settle` once it is known whether the display works.
+        """
+        self._waiting.add(tell)
+        async with self._turn:
+            if self._found is not None and not self._found.local.is_refused:
+                return self._found
+            first, self._first = self._first, None
+            if first is not None:
+                self._found = await asyncio.shield(first)
+                if self._found is not None or self._held:
+                    return self._found
+            if self._found is not None:
+                found, self._found = self._found, None
+                await found.close()
+            self._found = await self._find(self.say)
+            return self._found
+
+    def settle(self, tell: Tell) -> None:
+        """All that concerns a session's start has been said."""
+        if tell in self._waiting:
+            held, self._held = self._held, []
+            for line in held:
+                tell(line)
+            self._waiting.discard(tell)
+            self._inside.add(tell)
+
+    def leave(self, tell: Tell) -> None:
+        """A session has ended."""
+        self._waiting.discard(tell)
+        self._inside.discard(tell)
+
+    def say(self, line: str) -> None:
+        """Say something of the display to all whom it concerns, or to the first who comes."""
+        concerned = self._waiting or self._inside
+        if not concerned:
+            self._held.append(line)
+        for tell in list(concerned):
+            tell(line)
 
     async def wait_until_idle(self) -> None:
         """Wait until the last X client of the passengers is gone."""

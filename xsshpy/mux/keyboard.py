@@ -62,8 +62,10 @@ class Keyboard:
     def close(self) -> None:
         """Let go of the terminal."""
         self._close_writer()
+        self._waiting, self._has_ended = b"", True
         if self._source > _STANDARD:
             os.close(self._source)
+            self._source = -1
 
     def _close_writer(self) -> None:
         writer, self._writer = self._writer, -1

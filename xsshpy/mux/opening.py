@@ -45,7 +45,13 @@ def open_master(
             raise
         console.debug(1, error.message)
         return None
-    shared = SharedX11(x11, lambda: prepare_shared_x11(invocation, settings, environ, console))
+    shared = SharedX11(
+        x11,
+        lambda report: prepare_shared_x11(
+            invocation, settings, environ, console, report, is_asked_for=control.is_automatic
+        ),
+        console.notice,
+    )
     context = MasterContext(
         session=session,
         invocation=invocation,

@@ -71,7 +71,13 @@ def run_session(task: MuxTask, conversation: Conversation) -> int | None:
     task.console.debug(1, f"{_SESSION}: master session id: {reply.session}")
     if task.settings.fork_after_authentication and _leave_foreground():
         return 0
-    passenger = Passenger(conversation, task.console, reply.session, terminal)
+    passenger = Passenger(
+        conversation,
+        task.console,
+        reply.session,
+        terminal,
+        let_go=flags.restore if task.control.is_automatic else None,
+    )
     try:
         with Signals(pid) as signals:
             if not task.settings.fork_after_authentication:
@@ -233,13 +239,18 @@ def _wants_x11(task: MuxTask, *, is_xssh: bool) -> bool:
     if (
         not is_xssh
         or said
-        or not task.environ.get("DISPLAY")
+        or not (task.environ.get("DISPLAY") or _hears_of_displays(task))
         or settings.session_type == "subsystem"
     ):
         return False
     from xsshpy.ssh.environment import is_protocol_command
 
     return not is_protocol_command(invocation.command or settings.remote_command)
+
+
+def _hears_of_displays(task: MuxTask) -> bool:
+    """Tell whether somebody reads that there is no DISPLAY, which a run without a master says."""
+    return task.control.is_automatic and os.isatty(STDERR)
 
 
 def _keyword_of(option: str) -> str:

@@ -145,7 +145,8 @@ def listen_until_end(
 class Passenger:
     """One session in the master's hands. ``session`` is its number there.
 
-    ``terminal``: the one that is to be raw, if there is one.
+    ``terminal``: the one that is to be raw, if there is one. ``let_go``: when the master tells the
+    status nothing but windows is left, and terminal and stdout are others'; it is called before.
     """
 
     def __init__(
@@ -154,12 +155,16 @@ class Passenger:
         console: Console,
         session: int,
         terminal: RawTerminal | None,
+        *,
+        let_go: Callable[[], None] | None = None,
     ) -> None:
         self._conversation = conversation
         self._console = console
         self._session = session
         self._terminal = terminal
+        self._before_let_go = let_go
         self._status: int | None = None
+        self._keyboard: Keyboard | None = None
         self.is_without_terminal = False
         """The server gave none."""
 
@@ -173,6 +178,7 @@ class Passenger:
 
         Raises MuxProtocolError and SessionError for what no master says.
         """
+        self._keyboard = keyboard
         for reply in listen_until_end(self._conversation, signals, keyboard):
             self._take(reply)
         return self._conclude(signals.killed)
@@ -187,9 +193,21 @@ class Passenger:
             if self._status is not None:
                 raise SessionError("mux_client_request_session: exitval sent twice")
             self._status = reply.status & 0xFF
+            if self._before_let_go is not None:
+                self._before_let_go()
+                self._let_go()
         else:
             name = type(reply).__name__
             raise SessionError(f"mux_client_request_session: master returned error: {name}")
+
+    def _let_go(self) -> None:
+        """Take no more keys: Ctrl-C must end the wait for the windows. Who reads sees the end."""
+        self._leave_raw_mode()
+        if self._keyboard is not None:
+            self._keyboard.close()
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(null, 1)
+        os.close(null)
 
     def _require_session(self, what: str, theirs: int) -> None:
         if theirs != self._session:

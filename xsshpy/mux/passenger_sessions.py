@@ -51,6 +51,7 @@ from xsshpy.ssh.session import (
 from xsshpy.ssh.stdio_forward import StdioSession, open_stdio_channel
 from xsshpy.terminal.streams import InputPump
 from xsshpy.terminal.tty import read_modes, read_size
+from xsshpy.x11_doors import X11Door
 from xsshpy.x11_ways import X11Run, usable_x11
 
 OPEN_REFUSED = b"Session open refused by peer"
@@ -91,6 +92,25 @@ class _Process(RemoteProcess):
         self._post = post
         self._is_automatic = context.is_automatic
         self._level = level
+        self._has_told = False
+        self.is_raw = False
+        """Whether the passenger's terminal is raw."""
+
+    def tell_notice(self, text: str) -> None:
+        """Tell a passenger that knows of no master what its own connection would have told it."""
+        if self._level >= LogLevel.INFO:
+            end = "\r\n" if self.is_raw else "\n"
+            lines = sanitise(text).replace("\n", end) + end
+            self.tell(lines.encode("utf-8", "surrogateescape"))
+
+    def tell_status(self) -> None:
+        """Tell a passenger that knows of no master that nothing but windows is left.
+
+        It lets go of its terminal and stdout then, as a run without a master does.
+        """
+        if self._is_automatic and not self._has_told:
+            status = EXIT_FAILURE if self.exit_status is None else self.exit_status
+            self._post(ExitMessage(self.number, status))
 
     def tell_refusal(self, request: str) -> None:
         """Tell the passenger what the server refuses, as its own connection would have told it."""
@@ -110,12 +130,14 @@ class _Process(RemoteProcess):
             lines.append(ending.spoken)
         for text in lines:
             self.tell(f"{sanitise(text)}\r\n".encode("utf-8", "surrogateescape"))
+        self._has_told = True
         self._post(ExitMessage(self.number, EXIT_FAILURE))
 
     def exit_status_received(self, status: int) -> None:
         """Tell the passenger."""
         super().exit_status_received(status)
-        self._post(ExitMessage(self.number, status))
+        if not self._is_automatic:
+            self._post(ExitMessage(self.number, status))
 
     def pty_refused(self) -> None:
         """Tell the passenger, whose terminal need not be raw."""
@@ -147,6 +169,7 @@ class SessionRide:
         self._escape = escape if escape is not None and escape <= 255 else None
         self._parser = escapes.EscapeParser(self._escape, shared=True)
         self._has_left = False
+        self._door: X11Door | None = None
         self._letting_go: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -155,11 +178,13 @@ class SessionRide:
             await self._run()
         finally:
             self._context.forwarder.release_number(self._number)
+            self._context.x11.leave(self._process.tell_notice)
+            self._close_door()
             await self._let_go()
 
     async def _run(self) -> None:
         context, process = self._context, self._process
-        forwarding = await self._find_x11()
+        forwarding = await self._find_x11() if self._request.want_x11 else None
         plan = plan_passenger(context, self._request, self._terminal, forwarding)
         watching = asyncio.create_task(self._watch_server())
         try:
@@ -189,6 +214,23 @@ class SessionRide:
                 process.tell(f"{sanitise(refusal)}\r\n".encode("utf-8", "surrogateescape"))
         await process.closed.wait()
         process.tell_end(context.session)
+        if context.is_automatic:
+            await self._wait_for_windows()
+
+    async def _wait_for_windows(self) -> None:
+        """Wait for them as a run alone does, with a terminal and a stdout that are let go of."""
+        process, pump = self._process, self._pump
+        if pump is not None:
+            pump.stop()
+        await process.finish_stdout()
+        process.is_raw = False
+        if self._door is not None:
+            descriptors, self._descriptors = self._descriptors[:2], self._descriptors[2:]
+            await _close_when_free(descriptors, lambda: pump is not None and pump.is_reading)
+            process.tell_status()
+            await self._door.wait_until_idle()
+        else:
+            process.tell_status()
 
     async def _watch_server(self) -> None:
         """Let the passenger connect by itself where the server is gone, as after a sleep."""
@@ -200,11 +242,21 @@ class SessionRide:
             self._has_left = True
             self._lost()
 
-    async def _find_x11(self) -> X11Run | None:
-        if not self._request.want_x11:
-            return None
+    async def _find_x11(self) -> X11Run | X11Door | None:
         context = self._context
-        return await usable_x11(await context.x11.get(), context.session, context.console)
+        if not context.is_automatic:
+            return await usable_x11(await context.x11.get(), context.session, context.console)
+        tell = self._process.tell_notice
+        found = await context.x11.enter(tell)
+        usable = await usable_x11(found, context.session, context.console)
+        context.x11.settle(tell)
+        if usable is not None:
+            self._door = X11Door(usable, tell)
+        return self._door
+
+    def _close_door(self) -> None:
+        if self._door is not None:
+            self._door.close()
 
     @property
     def _terminal(self) -> int:
@@ -223,12 +275,14 @@ class SessionRide:
         self._post(SessionOpened(self._request.request_id, self._number))
         self._pump = InputPump(self._descriptors[0], self._take_input, self._process.write_eof)
         self._process.pump_input(self._pump)
+        self._process.is_raw = self._request.want_tty and os.isatty(self._terminal)
 
     def leave(self) -> None:
         """The passenger is gone: end the process, and let its output go by."""
         self._has_left = True
         self._process.discard_output()
         self._process.end()
+        self._close_door()
         # The server may take its time, and others wait for the last who has its pipes.
         self._letting_go = asyncio.create_task(self._let_go())
 
@@ -257,6 +311,7 @@ class SessionRide:
             process.write(event.data)
         elif isinstance(event, escapes.Disconnect):
             process.end()
+            self._close_door()
         elif isinstance(event, escapes.Help):
             self._show(escapes.help_text(escape, shared=True))
         elif isinstance(event, escapes.SendBreak):
@@ -275,7 +330,7 @@ class SessionRide:
 
 
 def plan_passenger(
-    context: MasterContext, request: NewSession, stdin: int, forwarding: X11Run | None
+    context: MasterContext, request: NewSession, stdin: int, forwarding: X11Run | X11Door | None
 ) -> SessionPlan:
     """Return what to ask of the server: the master's settings, the passenger's wishes."""
     settings, session = context.settings, context.session

@@ -12,7 +12,8 @@ Rules kept here:
 * What would outlive the run that asked for it is never handed to a shared connection: forwards,
   tunnels, -N, -f; nor what happens once for each connection: LocalCommand, questions about other
   host keys; nor what is about the connection itself: -v, -W, ``~C``.
-* Where X11 may play a part the user has to ask for it: a run alone lasts as long as its windows.
+* Where the X server is not to trust the clients the user has to ask for it: how long they may come
+  counts from the login on.
 * A ProxyCommand may depend on anything, and its stderr is that of the run that started it: what it
   carries is not shared.
 * A folder or socket that is not this user's alone is not used.
@@ -103,8 +104,8 @@ def share(
     """
     is_asked = invocation.share is not None or bool(environ.get(SHARE_VARIABLE))
     reason = why_not(invocation, settings)
-    if not reason and not is_asked and _may_have_windows(invocation, settings, environ):
-        reason = "there may be windows"
+    if not reason and not is_asked and _may_be_untrusted(invocation, settings, environ):
+        reason = "there may be untrusted windows"
     if reason:
         console.debug(1, f"xssh: no shared connection: {reason}")
         return settings
@@ -202,20 +203,23 @@ def why_not(invocation: Invocation, settings: Settings) -> str:
     return ""
 
 
-def _may_have_windows(
+def _may_be_untrusted(
     invocation: Invocation, settings: Settings, environ: Mapping[str, str]
 ) -> bool:
-    """Tell whether X11 plays a part: a run alone waits for its windows, and says what is amiss."""
+    """Tell whether there may be windows that the X server is not to trust."""
     way = (invocation.x11 or environ.get("XSSH_X11") or "auto").lower()
     if invocation.last_of("XYx") == "x" or way == "off":
         return False
-    if settings.forward_x11 or way != "auto":
-        return True
-    if settings.session_type == "subsystem":
+    command = invocation.command or settings.remote_command
+    if settings.forward_x11_trusted and not settings.forward_x11:
         return False
     from xsshpy.ssh.environment import is_protocol_command
 
-    return not is_protocol_command(invocation.command or settings.remote_command)
+    is_spoken_over = settings.session_type == "subsystem" or is_protocol_command(command)
+    if is_spoken_over:
+        # What is spoken there is carried as it is; with -X by the server's own channels alone.
+        return settings.forward_x11
+    return not settings.forward_x11_trusted
 
 
 def _speaks_of_sharing(invocation: Invocation, letters: str) -> bool:
@@ -265,6 +269,8 @@ def _facts(
     yield os.getpriority(os.PRIO_PROCESS, 0)  # who is in a hurry should not wait for nice(1)
     yield [_identity(f"/proc/self/ns/{name}") for name in _NAMESPACES]
     yield _display_identity(environ.get("DISPLAY", ""))
+    cookies = environ.get("XAUTHORITY") or os.path.join(home_directory(), ".Xauthority")
+    yield _identity(cookies, _CONTENT)  # a display that another ssh made gets another cookie
 
 
 def _file_facts(invocation: Invocation) -> Iterator[object]:

@@ -50,6 +50,7 @@ class Client:
         "output",
         "output_size",
         "reader",
+        "session",
         "setup",
         "sock",
         "uncredited",
@@ -62,6 +63,7 @@ class Client:
         self.deadline: Optional[float] = deadline
         self.reader = build_conversation_reader()
         self.setup: Optional[SetupRequest] = None
+        self.session = 0
         self.conversation: Union[Conversation, PlainConversation, None] = None
         self.images: Optional[ImageEncoder] = None
         self.image_choice = ImageChoice()

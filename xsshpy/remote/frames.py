@@ -82,6 +82,7 @@ class FrameKind(IntEnum):
     NOTE = 5
     STATS = 6
     LOOK = 7
+    ADMITTED = 8
     PRIME = 16
     POOL = 17
     PROPERTY = 18
@@ -89,6 +90,8 @@ class FrameKind(IntEnum):
     EXPIRED = 20
     DRAIN = 21
     STOP = 22
+    ADMIT = 23
+    DISMISS = 24
     DATA = 32
     CLOSE = 33
     CREDIT = 34
@@ -104,13 +107,14 @@ TO_AGENT: FrozenSet[FrameKind] = frozenset(k for k in FrameKind if k >= 16)
 """What the local side may send."""
 
 LONGEST: Dict[FrameKind, int] = {
-    FrameKind.OPEN: 2 + 1024,
+    FrameKind.OPEN: 4 + 1024,
     FrameKind.IMAGE: MAX_PAYLOAD,
     FrameKind.EOF: 0,
     FrameKind.SEEN: 1 << 18,
     FrameKind.NOTE: 4096,
     FrameKind.STATS: 1 << 16,
     FrameKind.LOOK: 1 << 13,
+    FrameKind.ADMITTED: 3,
     FrameKind.PRIME: MAX_PAYLOAD,
     FrameKind.POOL: 2 + 8 + (0xFFFF << 2),
     FrameKind.PROPERTY: 1 << 22,
@@ -118,6 +122,8 @@ LONGEST: Dict[FrameKind, int] = {
     FrameKind.EXPIRED: 0,
     FrameKind.DRAIN: 0,
     FrameKind.STOP: 1024,
+    FrameKind.ADMIT: 2,
+    FrameKind.DISMISS: 2,
     FrameKind.DATA: MAX_PAYLOAD,
     FrameKind.CLOSE: 1024,
     FrameKind.CREDIT: 4,

@@ -12,6 +12,7 @@ Follows the Xau library's file format, and sshd's choice of display numbers.
 
 import errno
 import fcntl
+import hmac
 import os
 import re
 import socket
@@ -19,7 +20,8 @@ import stat
 import struct
 import time
 import zlib
-from typing import List, Optional, Tuple
+from collections import deque
+from typing import Deque, Dict, List, Optional, Tuple
 
 FIRST_DISPLAY = 10
 LAST_DISPLAY = 999
@@ -38,6 +40,9 @@ LAST_RESORTS = ("/tmp", "/var/tmp")  # noqa: S108 - a directory of our own is ma
 DIRECTORY_PREFIX = "xssh-agent-"
 AUTHORITY_NAME = "Xauthority"
 LOCK_NAME = "lock"
+
+SESSION_LIMIT = 1024
+"""Most sessions that have a cookie of their own at one time."""
 
 BOOT_FILE = "/proc/sys/kernel/random/boot_id"
 """Linux's name for the time since it was started."""
@@ -63,6 +68,8 @@ class Listener:
         self.number = number
         self.sockets = sockets
         self.cookie = os.urandom(COOKIE_LENGTH)
+        self._cookies: Dict[int, bytes] = {0: self.cookie}
+        self._retired: Deque[bytes] = deque(maxlen=SESSION_LIMIT)
         self.directory: Optional[str] = None
         self._lock: Optional[int] = None
 
@@ -74,13 +81,51 @@ class Listener:
     def write_authority(self) -> str:
         """Write the cookie where clients find it; return the file's path. Raises OSError."""
         self.directory, self._lock = make_directory()
-        path = os.path.join(self.directory, AUTHORITY_NAME)
+        return self._write(0, self.cookie)
+
+    def _write(self, session: int, cookie: bytes) -> str:
+        path = self._place(session)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            os.write(descriptor, build_authority(self.number, self.cookie))
+            os.write(descriptor, build_authority(self.number, cookie))
         finally:
             os.close(descriptor)
         return path
+
+    def _place(self, session: int) -> str:
+        assert self.directory is not None
+        return os.path.join(self.directory, name_authority(AUTHORITY_NAME, session))
+
+    def admit(self, session: int) -> None:
+        """Make a session a cookie of its own. Raises OSError."""
+        if session in self._cookies or len(self._cookies) > SESSION_LIMIT:
+            raise OSError(errno.EUSERS, "too many sessions")
+        cookie = os.urandom(COOKIE_LENGTH)
+        self._write(session, cookie)
+        self._cookies[session] = cookie
+
+    def dismiss(self, session: int) -> None:
+        """Let nobody in any more with a session's cookie, and take it away."""
+        cookie = self._cookies.pop(session, None)
+        if cookie is None:
+            return
+        self._retired.append(cookie)
+        try:
+            os.unlink(self._place(session))
+        except OSError:
+            pass
+
+    def find_session(self, shown: bytes) -> Optional[int]:
+        """Return the session whose cookie this is; None where it is nobody's."""
+        found = None
+        for session, cookie in self._cookies.items():
+            if hmac.compare_digest(shown, cookie):
+                found = session
+        return found
+
+    def was_let_in(self, shown: bytes) -> bool:
+        """Tell whether this is the cookie of a session that has ended."""
+        return shown in self._retired
 
     def close(self) -> None:
         """Close the port and remove the file."""
@@ -93,6 +138,11 @@ class Listener:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def name_authority(path: str, session: int) -> str:
+    """Return where a session's cookie lies, beside the first one."""
+    return "{}-{}".format(path, session) if session else path
 
 
 def open_listener() -> Listener:

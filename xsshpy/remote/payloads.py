@@ -21,19 +21,23 @@ MAX_COUNTERS = 256
 """Most counters in one STATS frame."""
 
 _SLOT = struct.Struct(">H")
+_OPEN = struct.Struct(">HH")
+_ADMITTED = struct.Struct(">HB")
 _COUNT = struct.Struct(">I")
 
 
 class Opening:
     """A client arrived. ``slot`` is the pooled connection it got, None where it needs its own.
 
-    ``setup`` is its connection setup, without an authorization. ``order`` is its byte order.
+    ``session`` is the session whose cookie it showed, 0 with the display's first one. ``setup`` is
+    its connection setup, without an authorization. ``order`` is its byte order.
     """
 
-    __slots__ = ("order", "setup", "slot")
+    __slots__ = ("order", "session", "setup", "slot")
 
-    def __init__(self, slot: Optional[int], order: ByteOrder, setup: bytes) -> None:
+    def __init__(self, slot: Optional[int], session: int, order: ByteOrder, setup: bytes) -> None:
         self.slot = slot
+        self.session = session
         self.order = order
         self.setup = setup
 
@@ -48,11 +52,11 @@ class PooledSetup:
         self.setup = setup
 
 
-def build_open(client: int, slot: Optional[int], setup: bytes) -> Frame:
+def build_open(client: int, slot: Optional[int], setup: bytes, session: int = 0) -> Frame:
     """Return the frame that announces a client; ``setup`` must hold no authorization."""
     if slot is not None and not 0 <= slot < NO_SLOT:
         raise ValueError("slot is out of range")
-    payload = _SLOT.pack(NO_SLOT if slot is None else slot) + setup
+    payload = _OPEN.pack(NO_SLOT if slot is None else slot, session) + setup
     frame = Frame(FrameKind.OPEN, client, payload)
     try:
         parse_open(frame)
@@ -64,10 +68,10 @@ def build_open(client: int, slot: Optional[int], setup: bytes) -> Frame:
 def parse_open(frame: Frame) -> Opening:
     """Return what an OPEN frame says. Its setup is checked: what it is goes to an X server."""
     payload = bytes(frame.payload)
-    if len(payload) != _SLOT.size + 12:
+    if len(payload) != _OPEN.size + 12:
         raise LinkError("OPEN frame with a setup of an impossible length")
-    slot: int = _SLOT.unpack_from(payload)[0]
-    setup = payload[_SLOT.size :]
+    slot, session = _OPEN.unpack_from(payload)
+    setup = payload[_OPEN.size :]
     for order in ByteOrder:
         if setup[:1] == order.mark:
             break
@@ -75,7 +79,38 @@ def parse_open(frame: Frame) -> Opening:
         raise LinkError("OPEN frame with a setup of no byte order")
     if setup[6:10] != bytes(4):
         raise LinkError("OPEN frame with an authorization")
-    return Opening(None if slot == NO_SLOT else slot, order, setup)
+    return Opening(None if slot == NO_SLOT else slot, session, order, setup)
+
+
+def build_admit(session: int) -> Frame:
+    """Return the frame that asks for a cookie of a session's own."""
+    return Frame(FrameKind.ADMIT, 0, _SLOT.pack(session))
+
+
+def build_dismiss(session: int) -> Frame:
+    """Return the frame that ends a session's clients, and its cookie."""
+    return Frame(FrameKind.DISMISS, 0, _SLOT.pack(session))
+
+
+def parse_session(frame: Frame) -> int:
+    """Return the session that an ADMIT or DISMISS frame is about."""
+    if len(frame.payload) != _SLOT.size:
+        raise LinkError("{} frame with an impossible length".format(frame.kind.name))
+    session: int = _SLOT.unpack(frame.payload)[0]
+    return session
+
+
+def build_admitted(session: int, written: bool) -> Frame:
+    """Return the frame that says whether a session's cookie lies where its clients look."""
+    return Frame(FrameKind.ADMITTED, 0, _ADMITTED.pack(session, written))
+
+
+def parse_admitted(frame: Frame) -> "tuple[int, bool]":
+    """Return the session that an ADMITTED frame is about, and whether it has a cookie."""
+    if len(frame.payload) != _ADMITTED.size:
+        raise LinkError("ADMITTED frame with an impossible length")
+    session, written = _ADMITTED.unpack(frame.payload)
+    return session, bool(written)
 
 
 def build_pool(slot: int, setup: bytes) -> Frame:

@@ -12,7 +12,6 @@ Follows the X Window System Protocol, version 11, §8 (connection setup).
 
 import errno
 import gc
-import hmac
 import os
 import select
 import signal
@@ -28,10 +27,12 @@ from .facts import ServerFacts
 from .frames import Frame, FrameKind, LinkError
 from .listener import COOKIE_NAME, Listener, NoDisplayError, open_listener
 from .payloads import (
+    build_admitted,
     build_note,
     build_open,
     build_ping,
     parse_pool,
+    parse_session,
 )
 from .plain import PlainConversation
 from .records import Told, apply_record, parse_records
@@ -261,9 +262,18 @@ class Agent(ClientTraffic):
             for fact in FactClass:
                 if self._facts is not None and fact.value in bytes(frame.payload):
                     self._facts.forget(fact)
-        elif kind is FrameKind.EXPIRED:
+        else:
+            self._take_order(frame)
+
+    def _take_order(self, frame: Frame) -> None:
+        """Do what concerns who may come in, and for how long."""
+        if frame.kind is FrameKind.ADMIT:
+            self._admit(parse_session(frame))
+        elif frame.kind is FrameKind.DISMISS:
+            self._dismiss(parse_session(frame))
+        elif frame.kind is FrameKind.EXPIRED:
             self._expired = True
-        elif kind is FrameKind.STOP:
+        elif frame.kind is FrameKind.STOP:
             self._tell_counters()
             self._stopped = True
 
@@ -286,6 +296,22 @@ class Agent(ClientTraffic):
             for client in waiting:
                 client.deadline = None
                 self._welcome(client)
+
+    def _admit(self, session: int) -> None:
+        try:
+            self._listener.admit(session)
+            written = True
+        except OSError:
+            written = False
+        self._link.queue_control(build_admitted(session, written))
+        self._urgent = True
+
+    def _dismiss(self, session: int) -> None:
+        """End a session's clients, and let no more of them in."""
+        self._listener.dismiss(session)
+        for client in list(self._clients.values()):
+            if client.setup is not None and client.session == session:
+                self._close(client)
 
     # -- clients: the beginning --
 
@@ -336,15 +362,17 @@ class Agent(ClientTraffic):
         if not isinstance(event, SetupRequest):
             return
         shown = event.authorization
-        right = hmac.compare_digest(shown.name, COOKIE_NAME)
-        right = hmac.compare_digest(shown.data, self._listener.cookie) and right
-        if not right or self._expired:
-            self._refuse(client, TOO_LATE if right else WRONG_COOKIE)
+        session = self._listener.find_session(shown.data)
+        right = session is not None and shown.name == COOKIE_NAME
+        if session is None or not right or self._expired:
+            told = right or not self._listener.was_let_in(shown.data)
+            self._refuse(client, TOO_LATE if right else WRONG_COOKIE, told=told)
             return
         if sum(each.setup is not None for each in self._clients.values()) >= CLIENT_LIMIT:
             self._refuse(client, TOO_MANY)
             return
         client.setup = event
+        client.session = session
         if self._primed:
             client.deadline = None
             self._welcome(client)
@@ -367,17 +395,20 @@ class Agent(ClientTraffic):
         plain = SetupRequest(setup.order, setup.major, setup.minor, NO_AUTHORIZATION)
         self._link.open_stream(client.number)
         self._urgent = True
-        self._link.queue(build_open(client.number, slot, build_setup_request(plain)))
+        self._link.queue(
+            build_open(client.number, slot, build_setup_request(plain), client.session)
+        )
         if slot is not None:
             self._take_from_server(client, answer, credited=False)
 
-    def _refuse(self, client: Client, reason: bytes) -> None:
+    def _refuse(self, client: Client, reason: bytes, told: bool = True) -> None:
         order = client.reader.order
         if order is not None:
             client.output.append(build_setup_failed(order, reason))
             self._write_client(client)
-        self._link.queue_note(build_note(reason.decode("ascii").strip()))
-        self._urgent = True
+        if told:
+            self._link.queue_note(build_note(reason.decode("ascii").strip()))
+            self._urgent = True
         self._drop_socket(client)
         self._forget(client)
 

@@ -453,6 +453,10 @@ class RemoteProcess(asyncssh.SSHClientSession[bytes]):
         self._stdout.survive_fork()
         self._stderr.survive_fork()
 
+    async def finish_stdout(self) -> None:
+        """Wait until all of stdout has been written, or can't be; what else there is is told on."""
+        await self._stdout.close()
+
     async def drain(self) -> None:
         """Wait until all output has been written, or can't be."""
         await asyncio.gather(self._stdout.close(), self._stderr.close())

@@ -18,6 +18,8 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
+from xsshpy.remote.frames import LinkError
+from xsshpy.remote.listener import name_authority
 from xsshpy.remote.looks import Look
 from xsshpy.remote.records import Record
 from xsshpy.remote.xrequests import FactClass
@@ -48,6 +50,11 @@ READY_DEADLINE = 10.0
 
 STOP_DEADLINE = 1.0
 """How long an agent that is to end may take for its last words (seconds)."""
+
+DOOR_DEADLINE = 10.0
+"""How long the agent may take to let a session in (seconds)."""
+
+LAST_SESSION = 0xFFFF
 
 EARLY_LIMIT = 4 << 20
 """Most that the agent may send before the display was proved (bytes)."""
@@ -168,6 +175,12 @@ class AgentForwarding:
         self._closing = False
         self._gone = asyncio.Event()
         self._expiry: asyncio.TimerHandle | None = None
+        self._doors: set[int] = set()
+        self._last_door = -1
+        self._spare_doors: asyncio.Queue[int] = asyncio.Queue()
+        self._ordered_doors: set[int] = set()
+        self._early_reports: dict[int, Callable[[str], None]] = {}
+        self._closed_early: set[int] = set()
 
     @property
     def bytes_on_wire(self) -> tuple[int, int]:
@@ -217,6 +230,7 @@ class AgentForwarding:
             counted=self._count,
             opened=self._look_again,
             look=self._look,
+            admitted=self._take_door,
         )
 
     def _count(self, client: int, counters: Mapping[str, int]) -> None:
@@ -227,7 +241,12 @@ class AgentForwarding:
         options = await self._options()
         assert self._channel is not None
         self._relay = AgentRelay(options, self._channel)
+        self._relay.reports.update(self._early_reports)
         self._relay.start()
+        for number in self._closed_early:
+            self._relay.dismiss(number)
+        if self._last_door >= 0:
+            self._order_door()
         early, self._early = bytes(self._early), bytearray()
         if early:
             self._relay.data_received(early)
@@ -398,14 +417,75 @@ class AgentForwarding:
             if question is not None and len(self._learned) < LEARNED_LIMIT:
                 self._learned[question] = None
 
+    # -- sessions that have clients of their own --
+
+    async def open_door(self, report: Callable[[str], None]) -> tuple[int, RemoteDisplay] | None:
+        """Return a session's number, and the display with a cookie that stands for it.
+
+        ``report`` takes what there is to be said of its clients. None where the agent ended, or
+        lets no more sessions in. One cookie is made ahead of time, so that nobody waits for it.
+        """
+        number, first = 0, self._last_door < 0
+        if first:
+            self._last_door = 0
+            if self._relay is not None:
+                self._order_door()
+        else:
+            if self._beginning is not None and self._relay is None:
+                await asyncio.wait({self._beginning}, timeout=DOOR_DEADLINE)
+            self._order_door()
+            try:
+                number = await asyncio.wait_for(self._spare_doors.get(), DOOR_DEADLINE)
+            except (TimeoutError, asyncio.TimeoutError):
+                return None
+        display = self.display
+        if display is None:
+            return None
+        self._doors.add(number)
+        reports = self._relay.reports if self._relay is not None else self._early_reports
+        reports[number] = report
+        return number, RemoteDisplay(display.name, name_authority(display.authority, number))
+
+    def _order_door(self) -> None:
+        """Have the agent make a cookie for the next session."""
+        self._last_door = self._last_door % LAST_SESSION + 1
+        while self._last_door in self._doors:
+            self._last_door = self._last_door % LAST_SESSION + 1
+        if self._relay is not None:
+            self._ordered_doors.add(self._last_door)
+            with contextlib.suppress(LinkError):  # then nothing is read any more
+                self._relay.admit(self._last_door)
+
+    def _take_door(self, number: int, written: bool) -> None:
+        if number not in self._ordered_doors:
+            return
+        self._ordered_doors.discard(number)
+        if written:
+            self._spare_doors.put_nowait(number)
+        else:
+            self._debug("X11: the agent has no cookie for another session")
+
+    def close_door(self, number: int) -> None:
+        """End a session's clients, and let no more of them in."""
+        self._doors.discard(number)
+        self._early_reports.pop(number, None)
+        if self._relay is None:
+            self._closed_early.add(number)
+            return
+        with contextlib.suppress(LinkError):
+            self._relay.dismiss(number)
+
     # -- the end --
 
-    async def wait_until_idle(self) -> None:
-        """Wait until the last X client is gone; ssh does not end before its windows do."""
+    async def wait_until_idle(self, session: int | None = None) -> None:
+        """Wait until the last X client is gone, or the last one of a session.
+
+        ssh does not end before its windows do.
+        """
         if self._beginning is not None and self._early:  # there is a client already
             await asyncio.wait({self._beginning})
         if self._relay is not None:
-            await self._relay.wait_until_idle()
+            await self._relay.wait_until_idle(session)
 
     async def count_open_clients(self) -> None:
         """Have the counters of clients that are still here, too; the agent ends with that."""

@@ -27,8 +27,11 @@ from xsshpy.remote.link import Link
 from xsshpy.remote.looks import Look, parse_looks
 from xsshpy.remote.payloads import (
     Opening,
+    build_admit,
     build_close,
+    build_dismiss,
     build_pool,
+    parse_admitted,
     parse_open,
     parse_stats,
     parse_text,
@@ -90,7 +93,8 @@ class AgentOptions:
     what the X server wants to see. ``expired`` says whether new clients come too late. ``report``
     takes a line for the user, ``debug`` one for whoever asked for details, ``learned`` what clients
     asked that was not known beforehand, ``counted`` the counters of a client that is gone;
-    ``opened`` is called for each client that comes, ``look`` with what the agent wants to know.
+    ``opened`` is called for each client that comes, ``look`` with what the agent wants to know;
+    ``admitted`` takes a session, and whether the agent made it a cookie of its own.
     """
 
     open_server: Callable[[], Awaitable[socket.socket]]
@@ -102,6 +106,7 @@ class AgentOptions:
     opened: Callable[[], None] = lambda: None
     look: Callable[[list[Look]], None] = lambda orders: None
     counted: Callable[[int, dict[str, int]], None] = lambda client, counters: None
+    admitted: Callable[[int, bool], None] = lambda session, written: None
 
 
 class AgentRelay:
@@ -120,7 +125,10 @@ class AgentRelay:
         self._unconfirmed = 0
         self._news = WaitingNews()
         self._cut_off: float | None = None
-        self._left = asyncio.Event()
+        self._watchers: set[asyncio.Event] = set()
+        self._ended_sessions: set[int] = set()
+        self.reports: dict[int, Callable[[str], None]] = {}
+        """Takes lines about a session's clients; without one ``report`` takes them."""
 
     @property
     def open_clients(self) -> int:
@@ -194,16 +202,48 @@ class AgentRelay:
         self._link.queue_control(Frame(FrameKind.EXPIRED))
         self.flush()
 
-    async def wait_until_idle(self) -> None:
-        """Wait until the last client is gone."""
-        while self._clients and not self._closed:
-            self._left.clear()
-            await self._left.wait()
+    def admit(self, session: int) -> None:
+        """Have the agent make a session a cookie of its own; ``admitted`` tells that it is there.
+
+        Raises LinkError.
+        """
+        self._ended_sessions.discard(session)
+        self._link.queue_control(build_admit(session))
+        self.flush()
+
+    def dismiss(self, session: int) -> None:
+        """End a session's clients; no more of them get in. Raises LinkError."""
+        self.reports.pop(session, None)
+        self._ended_sessions.add(session)
+        if not self._closed:
+            self._link.queue_control(build_dismiss(session))
+            self.flush()
+
+    def has_clients(self, session: int | None) -> bool:
+        """Tell whether clients are here: a session's, or with None anyone's."""
+        if self._closed:
+            return False
+        return any(session in (None, each.session) for each in self._clients.values())
+
+    async def wait_until_idle(self, session: int | None = None) -> None:
+        """Wait until the last client is gone, or the last one of a session."""
+        left = asyncio.Event()
+        self._watchers.add(left)
+        try:
+            while self.has_clients(session):
+                left.clear()
+                await left.wait()
+        finally:
+            self._watchers.discard(left)
+
+    def _tell_watchers(self) -> None:
+        for each in self._watchers:
+            each.set()
 
     async def aclose(self) -> None:
         """Close all connections to the X server, and wait until they are gone."""
         self._closed = True
-        self._left.set()
+        self._tell_watchers()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -243,7 +283,7 @@ class AgentRelay:
         self._closed = True
         for connection in [*self._clients.values(), *self._pool.values()]:
             connection.close()
-        self._left.set()
+        self._tell_watchers()
 
     # -- frames --
 
@@ -260,7 +300,13 @@ class AgentRelay:
             connection.send_eof()
         elif kind is FrameKind.CLOSE and connection is not None:
             self._end_client(connection)
-        elif kind is FrameKind.SEEN:
+        else:
+            self._take_message(frame)
+
+    def _take_message(self, frame: Frame) -> None:
+        """Take what the agent says of itself and of its clients."""
+        kind = frame.kind
+        if kind is FrameKind.SEEN:
             self._options.learned(parse_records(bytes(frame.payload)))
         elif kind is FrameKind.NOTE and parse_text(frame) in NOTICES:
             self._options.report(NOTICES[parse_text(frame)])
@@ -270,6 +316,8 @@ class AgentRelay:
             self._options.look(parse_looks(bytes(frame.payload)))
         elif kind is FrameKind.STATS:
             self._options.counted(frame.client, parse_stats(frame))
+        elif kind is FrameKind.ADMITTED:
+            self._options.admitted(*parse_admitted(frame))
 
     def _take_open(self, frame: Frame) -> None:
         opening = parse_open(frame)
@@ -285,9 +333,12 @@ class AgentRelay:
             self._spawn(self._open_ahead())
         else:
             connection = ServerConnection(self)
-        connection.attach(frame.client)
+        connection.attach(frame.client, opening.session)
         self._clients[frame.client] = connection
-        if self._options.expired():
+        if opening.session in self._ended_sessions:  # while it was on its way
+            self._send_close(connection)
+            connection.close()
+        elif self._options.expired():
             self._refuse(connection, TIMEOUT_EXPIRED)
         elif len(self._clients) > CLIENT_LIMIT:
             self._refuse(connection, TOO_MANY_CLIENTS)
@@ -298,9 +349,12 @@ class AgentRelay:
         self._options.opened()
 
     def _refuse(self, connection: ServerConnection, rejection: Rejection) -> None:
-        self._options.report(rejection.notice)
+        self._report_of(connection)(rejection.notice)
         self._send_close(connection, rejection.reason.decode("ascii"))
         connection.close()
+
+    def _report_of(self, connection: ServerConnection) -> Callable[[str], None]:
+        return self.reports.get(connection.session, self._options.report)
 
     def _end_client(self, connection: ServerConnection) -> None:
         """The agent says that a client is gone."""
@@ -314,7 +368,7 @@ class AgentRelay:
             self._link.queue_control(build_close(client))
         connection.detach()
         connection.close()
-        self._left.set()
+        self._tell_watchers()
 
     def _send_close(self, connection: ServerConnection, reason: str = "") -> None:
         if not connection.close_sent:
@@ -350,7 +404,7 @@ class AgentRelay:
         try:
             await connection.open()
         except Exception as error:  # the client must get its answer, whatever the opener did
-            self._options.report(
+            self._report_of(connection)(
                 f"xssh: X11 connection failed: local X server: {describe_failure(error)}"
             )
             self._send_close(connection, UNREACHABLE.decode("ascii"))

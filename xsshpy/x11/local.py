@@ -104,6 +104,11 @@ class LocalDisplay:
             )
         return True
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the display is known not to work."""
+        return self._access.done() and not isinstance(self._access.result(), Access)
+
     async def describe(self) -> str:
         """Return what is known of the local server, for -v; an empty string before the verdict."""
         verdict = await self._probe.verdict(0)

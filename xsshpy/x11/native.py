@@ -8,6 +8,7 @@ waits for the verdict, and is told in X's own way if that is no.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 
 from xsshpy.remote.xmessages import Authorization
 from xsshpy.x11.local import COOKIE_NAME, LocalDisplay
@@ -23,6 +24,7 @@ class NativeForwarding:
         self.local = local
         self.cookie = secrets.token_bytes(COOKIE_LENGTH)
         self._relay: X11Relay | None = None
+        self._doors: dict[bytes, Callable[[str], None]] = {}
 
     async def accept(self) -> RelayedClient:
         """Take one X client that arrived from the remote side; waits for the verdict."""
@@ -35,9 +37,27 @@ class NativeForwarding:
                     real=real,
                     report=self.local.report,
                     expired=self.local.has_expired,
+                    others=self._doors,
                 )
             )
         return self._relay.build_client()
+
+    def open_door(self, report: Callable[[str], None]) -> bytes:
+        """Return a cookie for one of several sessions; ``report`` takes what its clients cause."""
+        cookie = secrets.token_bytes(COOKIE_LENGTH)
+        self._doors[cookie] = report
+        return cookie
+
+    async def wait_for_door(self, cookie: bytes) -> None:
+        """Wait until the last client of a session is gone."""
+        if self._relay is not None:
+            await self._relay.wait_for_session(cookie)
+
+    def close_door(self, cookie: bytes) -> None:
+        """End a session's clients, and let no more of them in."""
+        self._doors.pop(cookie, None)
+        if self._relay is not None:
+            self._relay.close_session(cookie)
 
     async def wait_until_idle(self) -> None:
         """Wait until the last X client is gone; ssh does not end before its windows do."""

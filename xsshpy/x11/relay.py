@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from enum import Enum
 from typing import Protocol
 
@@ -103,7 +103,8 @@ class RelayOptions:
     ``open_server`` connects to the local X server; it may raise OSError or XsshError. ``fake`` is
     what clients must show. ``real`` is what the X server wants to see, None where it wants nothing.
     ``expired`` says whether new clients come too late. ``report`` takes one line for the user.
-    Times are in seconds.
+    ``others`` are cookies of sessions that share the connection, each with what takes the lines
+    about that session's clients. Times are in seconds.
     """
 
     open_server: Callable[[], Awaitable[socket.socket]]
@@ -111,6 +112,7 @@ class RelayOptions:
     real: Authorization | None = field(repr=False)
     report: Callable[[str], None]
     expired: Callable[[], bool] = lambda: False
+    others: Mapping[bytes, Callable[[str], None]] = field(default_factory=dict, repr=False)
     hidden: frozenset[bytes] = HIDDEN_EXTENSIONS
     setup_timeout: float = SETUP_TIMEOUT
     setup_grace: float = SETUP_GRACE
@@ -126,7 +128,7 @@ class X11Relay:
         self._clients: set[RelayedClient] = set()
         self._closed = False
         self._said_full = False
-        self._left = asyncio.Event()
+        self._watchers: set[asyncio.Event] = set()
 
     @property
     def open_clients(self) -> int:
@@ -143,12 +145,36 @@ class X11Relay:
             return TIMEOUT_EXPIRED
         fake, shown = self.options.fake, setup.authorization
         right_name = hmac.compare_digest(fake.name, shown.name)
-        right_data = hmac.compare_digest(fake.data, shown.data)
-        if not (right_name and right_data):
+        if not right_name or self.find_cookie(shown.data) is None:
             return WRONG_AUTHENTICATION
         if len(self._clients) > self.options.max_clients:
             return TOO_MANY_CLIENTS
         return None
+
+    def find_cookie(self, shown: bytes) -> bytes | None:
+        """Return the cookie that a client shows, of those that let it in."""
+        found = None
+        for cookie in (self.options.fake.data, *self.options.others):
+            if hmac.compare_digest(cookie, shown):
+                found = cookie
+        return found
+
+    async def wait_for_session(self, cookie: bytes) -> None:
+        """Wait until the last client that showed this cookie is gone."""
+        waited = False
+        while True:
+            if any(client.cookie == cookie for client in self._clients):
+                await self._wait_for_leaver()
+            elif waited or not any(client.in_setup for client in self._clients):
+                return
+            else:
+                waited = True
+                await asyncio.sleep(self.options.setup_grace)
+
+    def close_session(self, cookie: bytes) -> None:
+        """Close all clients that showed this cookie."""
+        for client in [each for each in self._clients if each.cookie == cookie]:
+            client.close()
 
     async def wait_until_idle(self) -> None:
         """Wait until the last client is gone.
@@ -157,8 +183,7 @@ class X11Relay:
         """
         while self._clients:
             if self._has_let_in():
-                self._left.clear()
-                await self._left.wait()
+                await self._wait_for_leaver()
             elif not (await self._became_empty(self.options.setup_grace) or self._has_let_in()):
                 break
         for client in list(self._clients):
@@ -185,10 +210,17 @@ class X11Relay:
             return False
         return True
 
+    async def _wait_for_leaver(self) -> None:
+        left = asyncio.Event()
+        self._watchers.add(left)
+        try:
+            await left.wait()
+        finally:
+            self._watchers.discard(left)
+
     async def _wait_until_empty(self) -> None:
         while self._clients:
-            self._left.clear()
-            await self._left.wait()
+            await self._wait_for_leaver()
 
     def _admit(self, client: RelayedClient) -> bool:
         """Let a client say who it is, unless so many do that the other host means no good."""
@@ -202,17 +234,18 @@ class X11Relay:
 
     def _forget(self, client: RelayedClient) -> None:
         self._clients.discard(client)
-        self._left.set()
+        for watcher in self._watchers:
+            watcher.set()
         if len(self._clients) < self.options.max_clients:
             self._said_full = False
 
-    def _report(self, rejection: Rejection) -> None:
+    def _report(self, rejection: Rejection, report: Callable[[str], None] | None = None) -> None:
         """Tell the user, of too many clients once as long as there are too many."""
         if rejection is TOO_MANY_CLIENTS:
             if self._said_full:
                 return
             self._said_full = True
-        self.options.report(rejection.notice)
+        (report or self.options.report)(rejection.notice)
 
 
 class _State(Enum):
@@ -241,6 +274,9 @@ class RelayedClient:
         self._channel_full = False
         self._server_full = False
         self._client_ended = False
+        self._report = relay.options.report
+        self.cookie = b""
+        """What it showed, once that let it in."""
 
     @property
     def in_setup(self) -> bool:
@@ -307,6 +343,8 @@ class RelayedClient:
             return
         assert isinstance(setup, SetupRequest)
         rejection = self._relay.decide_rejection(setup)
+        self.cookie = self._relay.find_cookie(setup.authorization.data) or b""
+        self._report = self._options.others.get(self.cookie, self._options.report)
         if rejection is not None:
             self._refuse(rejection)
             return
@@ -362,7 +400,7 @@ class RelayedClient:
             return
         if self._reader.order is not None:
             self._write_to_channel(build_setup_failed(self._reader.order, rejection.reason))
-        self._relay._report(rejection)
+        self._relay._report(rejection, self._report)
         self._finish()
 
     # -- the middle --
@@ -424,7 +462,7 @@ class RelayedClient:
 
     def _break_off(self, why: str) -> None:
         if self._state is not _State.CLOSED:
-            self._options.report(f"xssh: X11 connection closed: {why}")
+            self._report(f"xssh: X11 connection closed: {why}")
             self._finish()
 
     def _finish(self) -> None:

@@ -86,6 +86,7 @@ class ServerConnection(asyncio.Protocol):
         self._closing = False
         self.client: int | None = None
         self.slot: int | None = None
+        self.session = 0
         self.close_sent = False
 
     @property
@@ -130,9 +131,10 @@ class ServerConnection(asyncio.Protocol):
         setup = SetupRequest(order, PROTOCOL_MAJOR, PROTOCOL_MINOR, real)
         self._transport.write(build_setup_request(setup))
 
-    def attach(self, client: int) -> None:
-        """Belong to a client from now on."""
+    def attach(self, client: int, session: int) -> None:
+        """Belong to a client from now on, and to the session whose it is."""
         self.client = client
+        self.session = session
         self.slot = None
 
     def detach(self) -> None:
