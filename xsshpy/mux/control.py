@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SHARING_DEFAULT = "yes"
-"""What is done where neither --share nor XSSH_SHARE says anything, in runs without X11."""
+"""What is done where neither --share nor XSSH_SHARE says anything."""
 
 SHARING_TIME = 600
 """Seconds that a connection stays after its last session, where no time was said."""

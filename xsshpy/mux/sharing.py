@@ -269,7 +269,8 @@ def _facts(
     yield os.getpriority(os.PRIO_PROCESS, 0)  # who is in a hurry should not wait for nice(1)
     yield [_identity(f"/proc/self/ns/{name}") for name in _NAMESPACES]
     yield _display_identity(environ.get("DISPLAY", ""))
-    cookies = environ.get("XAUTHORITY") or os.path.join(home_directory(), ".Xauthority")
+    home = environ.get("HOME") or home_directory()
+    cookies = environ.get("XAUTHORITY") or os.path.join(home, ".Xauthority")
     yield _identity(cookies, _CONTENT)  # a display that another ssh made gets another cookie
 
 

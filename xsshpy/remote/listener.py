@@ -23,6 +23,8 @@ import zlib
 from collections import deque
 from typing import Deque, Dict, List, Optional, Tuple
 
+from .payloads import name_authority
+
 FIRST_DISPLAY = 10
 LAST_DISPLAY = 999
 FIRST_PORT = 6000
@@ -138,11 +140,6 @@ class Listener:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-
-
-def name_authority(path: str, session: int) -> str:
-    """Return where a session's cookie lies, beside the first one."""
-    return "{}-{}".format(path, session) if session else path
 
 
 def open_listener() -> Listener:

@@ -92,6 +92,11 @@ def build_dismiss(session: int) -> Frame:
     return Frame(FrameKind.DISMISS, 0, _SLOT.pack(session))
 
 
+def name_authority(path: str, session: int) -> str:
+    """Return where a session's cookie lies, beside the first one."""
+    return "{}-{}".format(path, session) if session else path
+
+
 def parse_session(frame: Frame) -> int:
     """Return the session that an ADMIT or DISMISS frame is about."""
     if len(frame.payload) != _SLOT.size:

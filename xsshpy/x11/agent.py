@@ -19,8 +19,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from xsshpy.remote.frames import LinkError
-from xsshpy.remote.listener import name_authority
 from xsshpy.remote.looks import Look
+from xsshpy.remote.payloads import name_authority
 from xsshpy.remote.records import Record
 from xsshpy.remote.xrequests import FactClass
 from xsshpy.values import dataclass
