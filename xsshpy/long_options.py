@@ -25,7 +25,7 @@ LONG_OPTIONS: Mapping[str, tuple[str, str]] = {
     "share": (
         "TIME",
         "share one connection among runs, until nobody has used it for so long; yes: 10 minutes; "
-        "no: unless ssh_config says so (default: yes for runs without X11)",
+        "no: unless ssh_config says so (default: yes)",
     ),
     "stats": ("", "say at the end what each X client did"),
     "doctor": ("", "find out what is wrong: here, or with a host the whole way"),
