@@ -46,7 +46,11 @@ class X11Door:
             return None
 
         async def enter() -> Mapping[str, str] | None:
+            has_failed = self._run.failure is not None
             if await start() is None or self._run.agent is None:
+                line = self._run.explain_failure()
+                if has_failed and line:
+                    self._report(line)
                 return None
             agent = self._run.agent
             opened = await agent.open_door(self._report)

@@ -155,13 +155,23 @@ class X11Run:
         self.console.debug(1, f"X11: by the agent, as display {display.name}")
         return display.variables
 
+    def explain_failure(self) -> str:
+        """Return why there is no display where the agent alone was to make it; else nothing."""
+        if self.failure is None or self.native is not None:
+            return ""
+        reason = self.failure.reason
+        return (
+            f"xssh: X11: not by the agent: {reason}; "
+            "try: --x11 native, or a Python for the remote host"
+        )
+
     def _tell_failure(self, error: AgentError) -> None:
         """Say at -v why the native way is taken; without it, say it always."""
-        line = f"X11: not by the agent: {error.reason}"
-        if self.native is not None:
-            self.console.debug(1, line)
+        line = self.explain_failure()
+        if line:
+            self.local.report(line)
         else:
-            self.console.notice(f"xssh: {line}; try: --x11 native, or a Python for the remote host")
+            self.console.debug(1, f"X11: not by the agent: {error.reason}")
         for words in error.evidence[-_EVIDENCE_LINES:]:
             self.console.debug(1, f"  {words}")
 

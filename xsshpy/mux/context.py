@@ -39,6 +39,7 @@ class SharedX11:
         self._found: X11Run | None = None
         self._turn = asyncio.Lock()
         self._held: list[str] = []
+        self._notes: list[str] = []
         self._waiting: set[Tell] = set()
         self._inside: set[Tell] = set()
 
@@ -62,17 +63,27 @@ class SharedX11:
         self._waiting.add(tell)
         async with self._turn:
             if self._found is not None and not self._found.local.is_refused:
+                for line in self._notes:
+                    tell(line)
                 return self._found
             first, self._first = self._first, None
             if first is not None:
                 self._found = await asyncio.shield(first)
+                self._notes = list(self._held)
                 if self._found is not None or self._held:
                     return self._found
             if self._found is not None:
                 found, self._found = self._found, None
                 await found.close()
-            self._found = await self._find(self.say)
+            self._notes = []
+            self._found = await self._find(self._note)
             return self._found
+
+    def _note(self, line: str) -> None:
+        """Say what each run with this display has to say, as far as it is known at once."""
+        if self._turn.locked() and self._found is None:
+            self._notes.append(line)
+        self.say(line)
 
     def settle(self, tell: Tell) -> None:
         """All that concerns a session's start has been said."""

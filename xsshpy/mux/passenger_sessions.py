@@ -207,10 +207,11 @@ class SessionRide:
             watching.cancel()
         if forwarding is not None:
             refusal = forwarding.explain_refusal(grants, context.session, context.settings)
-            if refusal:
-                if not context.is_automatic:
-                    # Not this passenger's, nor ssh's.
-                    refusal = refusal.replace(" on channel 0", "", 1)
+            if refusal and context.is_automatic:
+                process.tell_notice(refusal)
+            elif refusal:
+                # Not this passenger's, nor ssh's.
+                refusal = refusal.replace(" on channel 0", "", 1)
                 process.tell(f"{sanitise(refusal)}\r\n".encode("utf-8", "surrogateescape"))
         await process.closed.wait()
         process.tell_end(context.session)
