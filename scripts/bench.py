@@ -68,7 +68,7 @@ class Bench:
         directory.mkdir()
         self.directory = directory
         self.runs = runs
-        options = ServerOptions(config="LogLevel INFO\n")
+        options = ServerOptions(config="LogLevel INFO\n", is_hurried=False)
         self.display = Xvfb(directory / "xvfb")
         try:
             keys = KeyRing.generate(directory / "keys")

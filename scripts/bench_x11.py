@@ -156,7 +156,9 @@ class X11Bench:
             self.server = SshServer(
                 directory / "server",
                 KeyRing.generate(directory / "keys"),
-                ServerOptions(config="LogLevel INFO\n", environment=self.settings),
+                ServerOptions(
+                    config="LogLevel INFO\n", environment=self.settings, is_hurried=False
+                ),
             )
             stack.callback(self.server.stop)
             self._stack = stack.pop_all()
