@@ -19,7 +19,7 @@ from tests.support.clients import SHARING, ClientHome
 from tests.support.leaks import LeakCheck
 from tests.support.masters import end_automatic_masters
 from tests.support.processes import adopt_orphans
-from tests.support.sshd import KeyRing, ServerOptions, SshServer
+from tests.support.sshd import TEST_RUNTIME_VARIABLE, KeyRing, ServerOptions, SshServer
 from tests.support.terminals import Terminal
 from tests.support.tools import find_nss_wrapper, require_tool, skip_or_fail
 from tests.support.warmstart import WORKER_ACCOUNT, stop_starters
@@ -89,6 +89,7 @@ def private_places(
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    monkeypatch.setenv(TEST_RUNTIME_VARIABLE, str(runtime))
     monkeypatch.setenv("XSSH_SHARE", SHARING)
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     check = LeakCheck([temporary, runtime], long_lived_processes)

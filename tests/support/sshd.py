@@ -43,6 +43,9 @@ SHELLS = ("bash", "zsh", "dash", "fish", "csh", "tcsh")
 
 PRIVILEGE_SEPARATION_DIRECTORY = "/run/sshd"
 
+TEST_RUNTIME_VARIABLE = "XSSH_TESTS_RUNTIME"
+"""Where the test that runs has its XDG_RUNTIME_DIR; not set outside of tests."""
+
 
 def find_shell(name: str) -> str | None:
     """Return the absolute path of a login shell, or None."""
@@ -320,11 +323,12 @@ class SshServer:
     def wait_until_idle(self, timeout: float = 10.0) -> None:
         """Wait until every session has ended and left no process.
 
-        Masters that runs made by themselves would stay.
+        Masters that a test's runs made by themselves would stay, and are ended; a user's never.
         """
-        from tests.support.masters import end_automatic_masters
+        if runtime := os.environ.get(TEST_RUNTIME_VARIABLE):
+            from tests.support.masters import end_automatic_masters
 
-        end_automatic_masters(Path(os.environ["XDG_RUNTIME_DIR"]))
+            end_automatic_masters(Path(runtime))
         wait_until(lambda: not self.sessions(), timeout=timeout, what="the sessions to end")
 
     def kill_sessions(self) -> None:
