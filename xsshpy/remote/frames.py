@@ -88,7 +88,6 @@ class FrameKind(IntEnum):
     PROPERTY = 18
     FORGET = 19
     EXPIRED = 20
-    DRAIN = 21
     STOP = 22
     ADMIT = 23
     DISMISS = 24
@@ -120,7 +119,6 @@ LONGEST: Dict[FrameKind, int] = {
     FrameKind.PROPERTY: 1 << 22,
     FrameKind.FORGET: 1024,
     FrameKind.EXPIRED: 0,
-    FrameKind.DRAIN: 0,
     FrameKind.STOP: 1024,
     FrameKind.ADMIT: 2,
     FrameKind.DISMISS: 2,
