@@ -5,6 +5,7 @@ The parts are in tests/support. A missing tool skips a test with a reason, and f
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ import pytest
 
 from tests.support.agentfixtures import agent_server, host, make_host  # noqa: F401
 from tests.support.clients import SHARING, ClientHome
-from tests.support.leaks import LeakCheck
+from tests.support.leaks import LeakCheck, remember_children
 from tests.support.masters import end_automatic_masters
 from tests.support.processes import adopt_orphans
 from tests.support.sshd import TEST_RUNTIME_VARIABLE, KeyRing, ServerOptions, SshServer
@@ -35,10 +36,17 @@ def pytest_configure(config: pytest.Config) -> None:
     be ignored by every program that a test starts.
     """
     adopt_orphans()
+    remember_children()
     for number in (signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector of garbage look at what tests make, not at what pytest knows of them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

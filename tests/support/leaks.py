@@ -8,14 +8,18 @@ the next test is not blamed for them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
+import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.support.processes import end_processes, find_descendants, has_ended_child
 from tests.support.warmstart import list_starters
@@ -61,17 +65,20 @@ class LeakCheck:
     def find_leaks(self) -> list[str]:
         """Return a line for each thing left behind; empty when all is as before."""
         deadline = time.monotonic() + SETTLE_SECONDS
+        pause = 0.005
         while True:
             _reap_orphans()
             leaks, pids = self._compare(self._look())
             if not leaks:
                 return []
-            gc.collect()
+            if pause < 0.02:
+                gc.collect()
             if time.monotonic() > deadline:
                 end_processes(pids)
                 _reap_orphans()
                 return leaks
-            time.sleep(0.05)
+            time.sleep(pause)
+            pause = min(2 * pause, 0.05)
 
     def _compare(self, after: Snapshot) -> tuple[list[str], list[int]]:
         before = self._before
@@ -114,16 +121,25 @@ def _list_files(directories: Iterable[Path]) -> list[str]:
     return found
 
 
+_started: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
+
+
+def remember_children() -> None:
+    """Know from now on which children were started here: the others are orphans."""
+    start = subprocess.Popen.__init__
+
+    @functools.wraps(start)
+    def start_and_remember(self: subprocess.Popen[bytes], *args: Any, **options: Any) -> None:
+        start(self, *args, **options)
+        _started.add(self)
+
+    subprocess.Popen.__init__ = start_and_remember  # type: ignore[method-assign, assignment]
+
+
 def _reap_orphans() -> None:
     """Collect adopted processes that have ended; a Popen of the test's own is left to it."""
-    import subprocess
-
-    zombies = _zombie_children()
-    if not zombies:
-        return  # looking through all objects takes longer than many a test
-    active = {process.pid for process in gc.get_objects() if isinstance(process, subprocess.Popen)}
-    for pid in zombies:
-        if pid not in active:
+    for pid in _zombie_children():
+        if pid not in {process.pid for process in _started}:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
 

@@ -20,6 +20,7 @@ __all__ = ["xssh_command"]
 
 _PR_SET_CHILD_SUBREAPER = 36
 _HAS_PROC = os.path.isdir("/proc/self")
+_TELLS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")
 
 
 class Completed(NamedTuple):
@@ -132,20 +133,29 @@ def adopt_orphans() -> None:
 def list_processes() -> dict[int, Process]:
     """Return every process of this machine that can be seen, by pid.
 
-    On Linux ``command`` is the program's name alone: this is called several times for each test.
+    On Linux ``command`` is the program's name alone.
     """
     if not _HAS_PROC:
         return _list_processes_by_ps()
-    found = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            text = _read_proc(f"/proc/{name}/stat").decode(errors="replace")
-            if text:
-                end = text.rindex(")")
-                state, parent = text[end + 2 : end + 20].split(None, 2)[:2]
-                program = text[text.index("(") + 1 : end]
-                found[int(name)] = Process(int(name), int(parent), state, program)
-    return found
+    read = (_read_process(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    return {process.pid: process for process in read if process is not None}
+
+
+def _read_process(pid: int) -> Process | None:
+    """Return what /proc says of a process, its name for its command; None where it is gone."""
+    text = _read_proc(f"/proc/{pid}/stat").decode(errors="replace")
+    if not text:
+        return None
+    end = text.rindex(")")
+    state, parent = text[end + 2 : end + 20].split(None, 2)[:2]
+    return Process(pid, int(parent), state, text[text.index("(") + 1 : end])
+
+
+def _list_folder(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []
 
 
 def _read_proc(path: str) -> bytes:
@@ -182,17 +192,36 @@ def find_descendants(root: int, *, ended: bool = False) -> list[Process]:
     """
     if root == os.getpid() and not _has_children():
         return []
-    children: dict[int, list[Process]] = {}
-    for process in list_processes().values():
-        children.setdefault(process.parent, []).append(process)
+    find_children = _children_as_told if _TELLS_CHILDREN else _children_by_parents()
     found: list[Process] = []
     queue = [root]
     while queue:
-        for child in children.get(queue.pop(0), []):
+        for child in find_children(queue.pop(0)):
             queue.append(child.pid)
             if ended or child.state != "Z":
                 found.append(_with_arguments(child))
     return found
+
+
+def _children_as_told(parent: int) -> list[Process]:
+    """Return a process's children as the kernel lists them: a look at all processes takes longer.
+
+    One may be left out of a list where another ends meanwhile. So there are two lists.
+    """
+    pids: dict[int, None] = {}
+    for _ in range(2):
+        for thread in _list_folder(f"/proc/{parent}/task"):
+            text = _read_proc(f"/proc/{parent}/task/{thread}/children")
+            pids.update(dict.fromkeys(map(int, text.split())))
+    children = (_read_process(pid) for pid in pids)
+    return [child for child in children if child is not None and child.parent == parent]
+
+
+def _children_by_parents() -> Callable[[int], Sequence[Process]]:
+    children: dict[int, list[Process]] = {}
+    for process in list_processes().values():
+        children.setdefault(process.parent, []).append(process)
+    return lambda parent: children.get(parent, ())
 
 
 def _with_arguments(process: Process) -> Process:

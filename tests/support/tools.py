@@ -5,6 +5,7 @@ On a user's machine a missing tool skips the test, with a reason; in CI it fails
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import shutil
@@ -31,6 +32,7 @@ def need_tool(name: str) -> str:
     return path
 
 
+@functools.cache
 def find_nss_wrapper() -> str | None:
     """Return the path of libnss_wrapper.so, which gives a process a passwd file of its own."""
     patterns = ("/usr/lib/*/libnss_wrapper.so", "/usr/lib64/libnss_wrapper.so")
