@@ -223,6 +223,11 @@ class Link:
         """Round trips from the newest connection to what its client was given last."""
         return self._lines[-1].client.depth / 2 if self._lines else 0.0
 
+    @property
+    def round_trips_of_all(self) -> list[float]:
+        """The same of every connection that there was, oldest first."""
+        return [line.client.depth / 2 for line in self._lines]
+
     def wait_for_rest(self) -> float:
         """Wait until nothing is said; return the round trips of the newest connection by then."""
         before, now = -1.0, self.round_trips

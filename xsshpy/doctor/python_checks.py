@@ -23,6 +23,7 @@ from xsshpy.doctor.probes import (
 )
 from xsshpy.doctor.server_checks import COMMAND_DEADLINE, ServerSide
 from xsshpy.doctor.sight import see_window
+from xsshpy.doctor.speed import AGENT, NATIVE, Arrivals, Distance, estimate_rate, read_pace
 from xsshpy.doctor.wrappers import explain_no_window, find_wrapper, judge_wrapper
 from xsshpy.doctor.x11_checks import X11Side
 from xsshpy.ssh.environment import BACKEND_VARIABLE, decide_backend, wrap_command
@@ -39,17 +40,9 @@ PROOF_DEADLINE = 60.0
 """Tk natively over a slow link takes half a minute for its first window (seconds)."""
 
 SPEED_DEADLINE = 30.0
-_NATIVE_TRIPS = 400
-"""Round trips that TkAgg waits for until its window is drawn, as measured with ssh -X."""
-
-_AGENT_TRIPS = 10
-_NATIVE_BYTES = 1_400_000
-_AGENT_BYTES = 60_000
-_OWN_SECONDS = 0.4
-"""What matplotlib itself takes to draw a first figure, at the least."""
-
 _NAMES_FILES = re.compile(rf"(?i)MPLBACKEND[=\s]+[\"']?({'|'.join(FILE_BACKENDS)})\b")
 _VOLUME = 1 << 19
+_VOLUME_SECONDS = 5.0
 _WORD_SECONDS = 5.0
 _WORD_PAUSE = 0.02
 _TRIPS = 3
@@ -347,25 +340,40 @@ class PythonSide:
     async def _measure(self) -> Opinion:
         """How far away is the server, and what does that mean for a plot?"""
         from xsshpy.ssh.capture import measure_round_trip
-        from xsshpy.ssh.session import SessionPlan
 
         session = self.server.host.session
         assert session is not None
         trips = [await measure_round_trip(session.connection) for _ in range(_TRIPS)]
-        trip = min(trips)
-        started = time.monotonic()
-        done = await self.server.run(SessionPlan(command=f"head -c {_VOLUME} /dev/zero"))
-        seconds = max(time.monotonic() - started - 2 * trip, 1e-6)
-        if not done.out:
-            return well(f"{trip * 1000:.1f} ms there and back")
-        rate = len(done.out) / seconds
-        slow = _NATIVE_TRIPS * trip + _NATIVE_BYTES / rate + _OWN_SECONDS
-        quick = _AGENT_TRIPS * trip + _AGENT_BYTES / rate + _OWN_SECONDS
-        ours = quick if self.x11.variables else slow
+        rate = estimate_rate(await self.server.patiently(self._time_stream))
+        distance = Distance(min(trips), rate, read_pace(self.facts))
+        way = f"{distance.trip * 1000:.1f} ms there and back"
+        if rate is None:
+            return well(way)
+        theirs = distance.predict(NATIVE)
+        ours = distance.predict(AGENT) if self.x11.variables else theirs
         return well(
-            f"{trip * 1000:.1f} ms there and back, at least {rate * 8 / 1e6:.0f} Mbit/s from there",
-            f"first plot in about {ours:.1f} s; with ssh -X {slow:.1f} s",
+            f"{way}, at least {rate * 8 / 1e6:.3g} Mbit/s from there",
+            f"first plot in about {ours:.1f} s, imports not counted; with ssh -X {theirs:.1f} s",
         )
+
+    async def _time_stream(self) -> Arrivals:
+        """Return how a stream of bytes came from there."""
+        from xsshpy.console import Console
+        from xsshpy.ssh.capture import TimedProcess
+        from xsshpy.ssh.session import SessionPlan, start_process
+
+        session = self.server.host.session
+        assert session is not None
+        process = TimedProcess(Console())
+        # Random bytes: a connection that compresses would carry others in no time.
+        plan = SessionPlan(command=f"head -c {_VOLUME} /dev/urandom")
+        try:
+            await start_process(session.connection, plan, process, lambda: None)
+            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(process.closed.wait(), _VOLUME_SECONDS)
+        finally:
+            process.end()
+        return process.arrivals
 
 
 async def _wait_for_word(process: CapturedProcess, nonce: str) -> str:

@@ -46,6 +46,20 @@ class CapturedProcess(RemoteProcess):
             self.end()
 
 
+class TimedProcess(CapturedProcess):
+    """One whose output is timed: ``arrivals`` are times (``time.monotonic``), and how many bytes
+    had come by then."""
+
+    def __init__(self, console: Console, limit: int = LIMIT) -> None:
+        super().__init__(console, limit)
+        self.arrivals: list[tuple[float, int]] = []
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        """Keep output, and note when it came."""
+        super().data_received(data, datatype)
+        self.arrivals.append((time.monotonic(), len(self.out)))
+
+
 async def capture(
     connection: ClientConnection, plan: SessionPlan, console: Console, stdin: bytes = b""
 ) -> Captured:
