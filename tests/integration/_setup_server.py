@@ -49,7 +49,7 @@ esac
 """
 
 PYTHON = """#!/bin/sh
-test -e @THERE@/python3-tk || PYTHONPATH=@HIDDEN@:@HOME@
+ls @THERE@ | grep -Eq '^(python3-)?tk(inter)?$' || PYTHONPATH=@HIDDEN@:@HOME@
 export PYTHONPATH="${PYTHONPATH:-@HOME@}"
 exec @PYTHON@ "$@"
 """

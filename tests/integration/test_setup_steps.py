@@ -6,7 +6,6 @@ import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from tests.integration._setup_server import write_program
 from tests.support.sshd import KeyRing
 from tests.support.tools import require_tool
 from xsshpy.setup.plan import ChooseBackend, Configure
+from xsshpy.setup.shell import program_text
 from xsshpy.setup.wording import call_step
 
 KILLER = """#!/bin/sh
@@ -60,11 +60,10 @@ class Ground:
         """Run calls; the shell is killed after the awaited program, which is counted."""
         (self.folder / "count").write_text("0\n")
         (self.folder / "awaited").write_text(awaited + "\n")
-        program = resources.files("xsshpy.setup").joinpath("program.sh").read_text()
         binary = self.folder / "bin" / "sshd"
         lines = [
             "xs_nonce=n xs_user=demo xs_addr=127.0.0.1 xs_laddr=127.0.0.1 xs_lport=22",
-            program,
+            program_text(),
             f"find_sshd() {{ sshd_pid= sshd_bin={binary} sshd_config={self.config}; }}",
             f"record_folder() {{ echo {self.folder}/record/$1; }}",
             *calls,

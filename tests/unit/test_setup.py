@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import subprocess
 from collections.abc import Iterable
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -35,6 +34,7 @@ from xsshpy.setup.plan import (
     make_plan,
     needs_root,
 )
+from xsshpy.setup.shell import program_text
 from xsshpy.setup.undoing import read_record
 from xsshpy.setup.wording import call_step, describe_plan, describe_request
 from xsshpy.values import replace
@@ -416,10 +416,6 @@ def test_calls_are_quoted(text: str) -> None:
 # --- The program -------------------------------------------------------------------------------
 
 
-def program() -> str:
-    return resources.files("xsshpy.setup").joinpath("program.sh").read_text()
-
-
 @pytest.mark.parametrize("shell", ["dash", "bash --posix", "zsh --emulate sh"])
 def test_the_program_is_plain_sh(shell: str, private_places: Path) -> None:
     words = shell.split()
@@ -427,7 +423,7 @@ def test_the_program_is_plain_sh(shell: str, private_places: Path) -> None:
     config = private_places / "home" / ".config" / "matplotlib"
     config.mkdir(parents=True)
     (config / "matplotlibrc").write_text("#backend: pdf\n  backend:  Agg # \\c\n")
-    text = f"xs_nonce=n\n{program()}survey\nsay end\n"
+    text = f"xs_nonce=n\n{program_text()}survey\nsay end\n"
     done = subprocess.run([*words, "-s"], input=text.encode(), capture_output=True, check=True)
     assert done.stderr == b""
     lines = done.stdout.decode().splitlines()
@@ -444,6 +440,7 @@ TITLES = {
     "/usr/sbin/sshd -D": "9 /usr/sbin/sshd /etc/ssh/sshd_config ",
     "sshd: /opt/s/sshd -D -f /opt/c -o X11Forwarding=no -oA=b [listener] 1 of": "9 /opt/s/sshd /opt/c -oX11Forwarding=no -oA=b",
     "sshd: /usr/sbin/sshd -D -f/opt/c [listener] 1 of": "9 /usr/sbin/sshd /opt/c ",
+    "sshd: /opt/s/sshd -D -o AcceptEnv A B -h /k -p 22 [listener] 1 of": "9 /opt/s/sshd /etc/ssh/sshd_config -oAcceptEnv A B -h/k -p22",
     "sshd: demo [priv]": " /usr/bin/found /etc/ssh/sshd_config ",
     "systemd": " /usr/bin/found /etc/ssh/sshd_config ",
 }  # fmt: skip
@@ -458,7 +455,7 @@ def test_the_sshd_of_this_session(title: str) -> None:
     ]  # fmt: skip
     titles = "".join(f"{pid}) echo {shlex.quote(text)} ;;\n" for pid, text, _ in rows)
     parents = "".join(f"{pid}) echo {above} ;;\n" for pid, _, above in rows)
-    text = program().replace("p=$$", "p=5") + (
+    text = program_text().replace("p=$$", "p=5") + (
         f"title_of() {{ case $1 in {titles} esac; }}\n"
         f"parent_of() {{ case $1 in {parents} esac; }}\n"
         "command() { echo /usr/bin/found; }\nfind_sshd\n"

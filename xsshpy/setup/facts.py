@@ -18,10 +18,10 @@ _MOST_LINES = 2000
 
 
 class Rights(Enum):
-    """How far the login reaches. PASSWORD: sudo is there, and asks for one."""
+    """How far the login reaches. FREE: by sudo or doas as it is; PASSWORD: they ask for one."""
 
     ROOT = "root"
-    SUDO = "sudo"
+    FREE = "free"
     PASSWORD = "password"  # noqa: S105  a kind of right, no secret
     NONE = "none"
 
@@ -53,11 +53,13 @@ class SshdFacts:
     ``effective`` are its settings for this session by ``sshd -T``, empty where that may not be
     asked; ``lines`` those of its files that matter here, each file's in order. ``folders`` are
     Include patterns whose folder is there. ``own`` is what an earlier setup wrote, by file;
-    ``present`` the files that ours could be, or be in. ``can_allow``: whether X11 would be on if
+    ``present`` the files that ours could be, or be in. ``fragile`` says why sshd would not come
+    back from a reload, empty where it will. ``can_allow``: whether X11 would be on if
     the configuration began so, None where that is not known.
     """
 
     listener: int = 0
+    fragile: str = ""
     program: str = ""
     config: str = ""
     is_linked: bool = False
@@ -100,6 +102,16 @@ class PythonFacts:
     decider: str = ""
 
     @property
+    def lacks_tk(self) -> bool:
+        """Whether it is there, and has no Tk that starts."""
+        return self.found and bool(self.tk_problem)
+
+    @property
+    def tk_problem(self) -> str:
+        """Why there is no Tk that starts, or nothing."""
+        return self.tcl_error if self.tk else self.tk_error or "no Tk"
+
+    @property
     def minor(self) -> str:
         """The version without its last number, such as 3.11."""
         return ".".join(self.version.split(".")[:2])
@@ -111,12 +123,15 @@ class ServerFacts:
 
     ``x11`` tells whether this very session was granted X11, None where it was not asked;
     ``refusal`` are the server's words about it. ``default_python`` is where /usr/bin/python3 leads.
+    ``root_by`` is the program that makes root, ``root_in_terminal`` whether it wants a terminal.
     ``rc_lines`` are the lines of the login's own matplotlibrc files that choose a backend.
     """
 
     user: str = ""
     is_root: bool = False
     rights: Rights = Rights.NONE
+    root_by: str = ""
+    root_in_terminal: bool = False
     system: str = "Linux"
     family: str = ""
     home: str = ""
@@ -148,6 +163,7 @@ def read_server(answers: Answers) -> ServerFacts:
     uid, _, name = answers.first_of("user").partition(" ")
     rights = answers.first_of("rights")
     system = answers.first_of("system")
+    root_by = answers.first_of("by")
     connection = answers.first_of("connection").split()
     if len(connection) != 4 or not all(re.fullmatch(r"[\w.:%]+", word) for word in connection):
         connection = ["", "", "", ""]
@@ -156,6 +172,9 @@ def read_server(answers: Answers) -> ServerFacts:
         user=name,
         is_root=uid == "0",
         rights=Rights(rights) if rights in {each.value for each in Rights} else Rights.NONE,
+        root_by=root_by if root_by in ("sudo", "doas") else "",
+        # doas asks on the terminal alone.
+        root_in_terminal=root_by == "doas" or bool(answers.first_of("terminal")),
         system=system,
         family="macos" if system == "Darwin" else read_family(release),
         home=answers.first_of("home"),
@@ -196,6 +215,7 @@ def read_sshd(answers: Answers) -> SshdFacts:
     listener = answers.first_of("listener")
     return SshdFacts(
         listener=int(listener) if re.fullmatch(r"\d{1,9}", listener) else 0,
+        fragile=answers.first_of("fragile"),
         program=answers.first_of("sshd"),
         config=answers.first_of("config"),
         is_linked=bool(answers.first_of("linked")),

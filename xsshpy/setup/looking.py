@@ -31,7 +31,7 @@ async def look(visitor: Visitor) -> ServerFacts:
     """Return what there is, as far as the login sees it. Raises SessionError."""
     answers, python, (granted, refusal) = await asyncio.gather(
         visitor.user.ask("survey; survey_sshd"),
-        asyncio.wait_for(_look_at_python(visitor), DEADLINE),
+        asyncio.wait_for(look_at_python(visitor), DEADLINE),
         asyncio.wait_for(_ask_for_x11(visitor), DEADLINE),
     )
     return replace(
@@ -53,7 +53,8 @@ async def look_as_root(shell: RemoteShell, facts: ServerFacts) -> ServerFacts:
     return replace(facts, sshd=read_sshd(await shell.ask("survey_sshd")))
 
 
-async def _look_at_python(visitor: Visitor) -> PythonFacts:
+async def look_at_python(visitor: Visitor) -> PythonFacts:
+    """Ask the Python of the command, or else the first of PATH, what it has."""
     named = read_program(visitor.invocation.command).interpreter
     for interpreter in (named,) if named else ("python3", "python"):
         nonce = secrets.token_hex(8)

@@ -180,13 +180,19 @@ def _plan_sshd(facts: ServerFacts, draft: _Draft, *, xauth_comes: bool) -> None:
     if lines and not sshd.effective and not sshd.lines and facts.rights is Rights.ROOT:
         draft.obstacles.append(f"`{sshd.program} -T` says nothing: see what {sshd.config} lacks")
         return
-    if lines:
+    is_told_only = facts.x11 is False and not xauth_comes and sshd.effective and sshd.listener
+    if sshd.fragile and (lines or is_told_only):
+        draft.obstacles.append(
+            f"sshd would not come back from a reload: {sshd.fragile}. Restart it by hand first, "
+            "and keep this login until a second one works"
+        )
+    elif lines:
         step = _place_lines(sshd, lines)
         if isinstance(step, str):
             draft.obstacles.append(step)
         else:
             draft.steps.append(step)
-    elif facts.x11 is False and not xauth_comes and sshd.effective and sshd.listener:
+    elif is_told_only:
         draft.steps.append(Reload(sshd.listener))
     elif facts.x11 is False and not xauth_comes:
         said = facts.refusal or "and does not say why"

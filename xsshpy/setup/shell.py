@@ -1,13 +1,16 @@
 """A shell on the other host that setup talks to: ``sh -s`` on one channel, answers line by line.
 
 Nothing of what is sent stands in a command line, so no length or quoting of the login shell's
-limits it, and a sudo password goes to sudo's own question and nowhere else: it is sent only when
+limits it. A password for sudo goes to sudo's own question and nowhere else: it is sent only when
 sudo has asked with this session's nonce, and what follows only when the shell behind it has spoken.
+doas, and sudo with ``requiretty``, want a terminal: they get one that echoes nothing, and the shell
+behind them makes it a plain pipe (``stty raw``) before it speaks.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import shlex
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,7 +21,9 @@ from xsshpy.doctor.probes import Answers, read_answers
 from xsshpy.errors import SessionError
 from xsshpy.ssh.capture import CapturedProcess
 from xsshpy.ssh.connection import ClientConnection
-from xsshpy.ssh.session import SessionPlan, start_process
+from xsshpy.ssh.session import PtyRequest, SessionPlan, start_process
+from xsshpy.terminal.tty import TerminalSize
+from xsshpy.values import dataclass
 
 WHO = "xssh-setup"
 SURVEY_DEADLINE = 30.0
@@ -28,12 +33,60 @@ STEP_DEADLINE = 1800.0
 """How long one step may take: a package manager on a slow line (seconds)."""
 
 _PASSWORD_TRIES = 3
+_SILENT = {53: 0}
+"""A terminal's modes: ECHO off (RFC 4254 §8)."""
+
+_DOAS_QUESTION = re.compile(rb"(?im)^[^\r\n]*password[^\r\n]*: ")
 AskPassword = Callable[[int], Awaitable[str | None]]
-"""Asks for sudo's password; the argument counts from 0. None gives up."""
+"""Asks for the password; the argument counts from 0. None gives up."""
+
+
+@dataclass(frozen=True)
+class RootWay:
+    """How a shell of root's is had: by ``sudo`` or ``doas``, and whether in a terminal.
+
+    Without ``ask_password`` neither may ask for one.
+    """
+
+    program: str
+    in_terminal: bool = False
+    ask_password: AskPassword | None = None
+
+    def command(self, nonce: str) -> str:
+        """Return the command that starts the shell, which then says that it is there."""
+        quiet = "stty raw -echo; " if self.in_terminal else ""
+        started = f"sh -c '{quiet}echo {WHO} {nonce} ready; exec sh -s'"
+        if self.ask_password is None:
+            return f"{self.program} -n {started}"
+        if self.program == "doas":
+            return f"doas {started}"
+        return f"sudo -S -p {_prompt(nonce)} {started}"
+
+    def count_questions(self, said: bytes, nonce: str) -> int:
+        """Return how often the password was asked for."""
+        if self.program == "doas":
+            return len(_DOAS_QUESTION.findall(said))
+        return said.count(_prompt(nonce).encode())
+
+
+def _prompt(nonce: str) -> str:
+    return f"{WHO}-{nonce}-password"
 
 
 class NoRootError(SessionError):
-    """sudo gave no shell; the message says why."""
+    """There is no shell of root's; the message says why. ``was_asked``: for a password."""
+
+    def __init__(self, message: str, *, was_asked: bool = False) -> None:
+        super().__init__(message)
+        self.was_asked = was_asked
+
+
+def program_text() -> str:
+    """Return what the shell is to know: what setup sees, and what it does."""
+    folder = resources.files("xsshpy.setup")
+    return "".join(
+        folder.joinpath(f"{name}.sh").read_text("utf-8") for name in ("program", "steps")
+    )
 
 
 class _Told(CapturedProcess):
@@ -70,49 +123,47 @@ class RemoteShell:
         console: Console,
         variables: Mapping[str, str],
         *,
-        ask_password: AskPassword | None = None,
-        with_sudo: bool = False,
+        root_way: RootWay | None = None,
     ) -> RemoteShell:
-        """Start a shell, as root where sudo is asked for. Raises NoRootError."""
+        """Start a shell, root's where the way there is given. Raises NoRootError."""
         nonce = secrets.token_hex(12)
         process = _Told(console)
         shell = cls(process, nonce)
-        command = "sh -s"
-        if with_sudo:
-            started = f"sh -c 'echo {WHO} {nonce} ready; exec sh -s'"
-            prompt = "-n" if ask_password is None else f"-S -p {WHO}-{nonce}-password"
-            command = f"sudo {prompt} {started}"
-        await start_process(connection, SessionPlan(command), process, lambda: None)
+        command = "sh -s" if root_way is None else root_way.command(nonce)
+        pty = None
+        if root_way is not None and root_way.in_terminal:
+            pty = PtyRequest("dumb", TerminalSize(80, 24, 0, 0), _SILENT)
+        plan = SessionPlan(command, pty=pty)
+        await start_process(connection, plan, process, lambda: None)
         try:
-            if with_sudo:
-                await shell._pass_sudo(ask_password)
-            program = resources.files("xsshpy.setup").joinpath("program.sh").read_text("utf-8")
+            if root_way is not None:
+                await shell._become_root(root_way)
             given = {"xs_nonce": nonce, **variables}
             for name, value in given.items():
                 shell._send(f"{name}={shlex.quote(value)}\n")
-            shell._send(program)
+            shell._send(program_text())
         except BaseException:
             await shell.close()
             raise
         return shell
 
-    async def _pass_sudo(self, ask_password: AskPassword | None) -> None:
-        """Answer sudo's questions until the shell behind it speaks."""
-        prompt = f"{WHO}-{self._nonce}-password".encode()
+    async def _become_root(self, way: RootWay) -> None:
+        """Answer the questions for a password until the shell behind them speaks."""
         answered = 0
         while "ready" not in self._answers().lines:
-            asked = bytes(self._process.err).count(prompt)
-            if asked > answered and ask_password is not None:
-                password = await ask_password(answered) if answered < _PASSWORD_TRIES else None
+            said = bytes(self._process.err) + bytes(self._process.out)
+            if way.count_questions(said, self._nonce) > answered and way.ask_password is not None:
+                is_left = answered < _PASSWORD_TRIES
+                password = await way.ask_password(answered) if is_left else None
                 if password is None:
-                    raise NoRootError("sudo was given no password")
+                    raise NoRootError(f"{way.program} was given no password")
                 self._process.write(password.encode("utf-8", "surrogateescape") + b"\n")
                 answered += 1
                 continue
             if self._process.closed.is_set():
-                said = bytes(self._process.err).replace(prompt, b"").decode("utf-8", "replace")
-                lines = said.strip().splitlines()
-                raise NoRootError(lines[-1] if lines else "sudo gave no shell")
+                text = said.replace(_prompt(self._nonce).encode(), b"").decode("utf-8", "replace")
+                lines = text.strip().splitlines() or [f"{way.program} gave no shell"]
+                raise NoRootError(lines[-1].strip(), was_asked=answered > 0)
             await self._wait(SURVEY_DEADLINE)
 
     async def ask(

@@ -18,7 +18,7 @@ from xsshpy.doctor.machine import read_machine
 from xsshpy.preliminaries import silence_libraries
 from xsshpy.settings import Invocation
 from xsshpy.setup.facts import Rights, ServerFacts
-from xsshpy.setup.plan import Plan, make_plan, needs_root
+from xsshpy.setup.plan import Install, Plan, make_plan, needs_root
 from xsshpy.setup.undoing import Record, read_record
 from xsshpy.setup.visitor import Visitor, write
 from xsshpy.setup.wording import call_step, describe_plan, describe_request, describe_step
@@ -94,7 +94,20 @@ async def _set_up(visitor: Visitor, backend: str | None, environ: Mapping[str, s
     if not await visitor.may(f"Do this on {visitor.host}?"):
         write("Nothing was changed.")
         return EXIT_UNDONE
-    return EXIT_UNDONE if not await _carry_out(visitor, plan) or left else 0
+    is_done = await _carry_out(visitor, plan) and await _has_tk(visitor, facts, plan)
+    return 0 if is_done and not left else EXIT_UNDONE
+
+
+async def _has_tk(visitor: Visitor, facts: ServerFacts, plan: Plan) -> bool:
+    """Tell whether the Python has what was installed for it; say so where it has not."""
+    from xsshpy.setup.looking import look_at_python
+
+    if not facts.python.lacks_tk or not any(isinstance(step, Install) for step in plan.steps):
+        return True
+    python = await look_at_python(visitor)
+    if python.lacks_tk:
+        write(f"  failed  {python.executable} still has no Tk that works: {python.tk_problem}")
+    return not python.lacks_tk
 
 
 async def _look_here(environ: Mapping[str, str]) -> list[str]:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from xsshpy.console import Console, sanitise
 from xsshpy.setup.facts import Rights, ServerFacts
-from xsshpy.setup.shell import STEP_DEADLINE, AskPassword, NoRootError, RemoteShell
+from xsshpy.setup.shell import STEP_DEADLINE, AskPassword, NoRootError, RemoteShell, RootWay
 
 if TYPE_CHECKING:
     from xsshpy.settings import Invocation
     from xsshpy.ssh.connect import Session
+
+
+_DOAS_TRIES = 3
 
 
 def write(*lines: str) -> None:
@@ -51,28 +54,31 @@ class Visitor:
         if facts.rights is Rights.ROOT:
             self.root = self.user
             return
-        ask: AskPassword | None = None
-        if facts.rights is Rights.PASSWORD and may_ask:
-            ask = self._password_question(facts)
-        elif facts.rights is not Rights.SUDO:
-            self.why_no_root = "sudo asks for a password" if facts.rights is Rights.PASSWORD else ""
+        by = facts.root_by
+        asks = facts.rights is Rights.PASSWORD
+        if facts.rights is Rights.NONE or (asks and not may_ask):
+            self.why_no_root = f"{by} asks for a password" if asks else ""
             return
-        try:
-            self.root = await RemoteShell.open(
-                self.session.connection,
-                self.console,
-                facts.variables,
-                ask_password=ask,
-                with_sudo=True,
-            )
-        except NoRootError as error:
-            self.why_no_root = error.message
+        for again in range(_DOAS_TRIES):
+            ask = self._password_question(facts, again) if asks else None
+            way = RootWay(by, facts.root_in_terminal, ask)
+            try:
+                self.root = await RemoteShell.open(
+                    self.session.connection, self.console, facts.variables, root_way=way
+                )
+            except NoRootError as error:
+                self.why_no_root = error.message
+                # sudo asks again by itself.
+                if by == "doas" and error.was_asked and "uthentication" in error.message:
+                    continue
+            return
 
-    def _password_question(self, facts: ServerFacts) -> AskPassword:
+    def _password_question(self, facts: ServerFacts, before: int) -> AskPassword:
         async def ask(again: int) -> str | None:
-            if again:
+            if before + again:
                 self.console.error("Sorry, try again.")
-            return await self.console.ask_secret(f"[sudo] password for {facts.user}@{self.host}: ")
+            by = facts.root_by
+            return await self.console.ask_secret(f"[{by}] password for {facts.user}@{self.host}: ")
 
         return ask
 
@@ -94,7 +100,7 @@ class Visitor:
         """
         outcome = []
         for call, description in calls:
-            answers = await shell.ask(call, deadline=STEP_DEADLINE)
+            answers = await shell.ask(call, deadline=STEP_DEADLINE, seen=self._show_wait)
             is_done = bool(answers.all_of("done"))
             outcome.append((is_done, description))
             if is_done:
@@ -104,3 +110,10 @@ class Visitor:
             write(f"  failed  {description}: {failed or 'the server did not say why'}")
             write(*(f"          {line}" for line in answers.all_of("said")))
         return outcome
+
+    def _show_wait(self, answer: str) -> None:
+        """Say what a long step is at: it may wait for another one's lock, or for the network."""
+        name, _, rest = answer.partition(" ")
+        seconds, _, said = rest.partition(" ")
+        if name == "still":
+            self.console.notice(f"  {seconds} s: {said.strip() or 'nothing was said so far'}")
