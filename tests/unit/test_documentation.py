@@ -126,7 +126,8 @@ def test_the_frames_are_those_of_the_code() -> None:
 # Other programs' long options, and words that only look like one.
 FOREIGN_OPTIONS = {
     "--allow-remove-essential", "--update", "--verbose", "--server", "--cask", "--remove",
-    "--system", "--lite", "--debug", "--peers",
+    "--cleanenv", "--containall", "--force", "--preserve-env", "--system", "--lite", "--debug",
+    "--peers",
 }  # fmt: skip
 OF_SCRIPTS = re.compile(r'"(--[a-z-]+)"|(--[a-z-]+)\b')
 
