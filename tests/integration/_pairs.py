@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tests.support.clients import ClientHome
 from tests.support.processes import Completed, run, xssh_command
 from tests.support.sshd import SshServer
+from tests.support.warmstart import open_process
 
 SSH = ["ssh"]
 XSSH = xssh_command()
@@ -109,11 +110,11 @@ class Pair:
         stderr: int | None = subprocess.PIPE,
     ) -> subprocess.Popen[bytes]:
         """Start one of the two and leave it running."""
-        return subprocess.Popen(
+        process: subprocess.Popen[bytes] = open_process(
             self.argv(program, words),
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             env=self.environment,
-            start_new_session=True,
         )
+        return process

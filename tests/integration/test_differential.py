@@ -274,7 +274,7 @@ CASES = [
     Case("a terminal: a shell", "server", server="dash", terminal=[("[$#] ", "echo a$((1+1))b\r"), (r"a2b\s+.*?[$#] ", "exit 6\r")], status=6),
     Case("a terminal: -n", "-n server 'tty; cat'", terminal=()),
     Case("a terminal: -tn", "-tn server tty", terminal=(), status=1),
-    Case("a terminal: Ctrl-C goes there", "-t server 'trap \"echo got it; exit 5\" INT; echo ready; sleep 9'", terminal=[("ready", "\x03")], status=5),
+    Case("a terminal: Ctrl-C goes there", "-t server 'trap \"echo got it; exit 5\" INT; echo ready; while :; do sleep 0.1; done'", terminal=[("ready", "\x03")], status=5),
     Case("a terminal: Ctrl-D", "-t server 'echo ready; cat'", terminal=[("ready", "x\r\x04")]),
     Case("a terminal: ~.", "-t server 'stty -echo; echo ready; cat'", terminal=[("ready", "\r"), (r"\r\n\r\n", "~.")], status=255),
     Case("a terminal: ~~", "-t server 'stty -echo; echo ready; head -n 2'", terminal=[("ready", "\r~~x\r")]),

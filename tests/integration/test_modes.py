@@ -19,6 +19,7 @@ from tests.support.clients import ClientHome
 from tests.support.processes import catches_signal, run, wait_until
 from tests.support.sshd import SshServer, free_port
 from tests.support.terminals import Terminal
+from tests.support.warmstart import open_process
 
 
 def test_versions(pair: Pair) -> None:
@@ -201,7 +202,7 @@ def wait_until_forwarding(pair: Pair, process: subprocess.Popen[bytes], number: 
 def test_without_a_session_until_a_signal(pair: Pair, number: int) -> None:
     ended = {}
     for turn, program in enumerate(PROGRAMS, 1):
-        process = subprocess.Popen(
+        process = open_process(
             pair.argv(program, ["-N", "server"]), env=pair.environment, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
@@ -215,7 +216,7 @@ def test_without_a_session_until_a_signal(pair: Pair, number: int) -> None:
 
 def test_without_a_session_until_the_server_ends(pair: Pair) -> None:
     for number, program in enumerate(PROGRAMS, 1):
-        process = subprocess.Popen(
+        process = open_process(
             pair.argv(program, ["-N", "server"]), env=pair.environment, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip

@@ -31,6 +31,7 @@ from tests.support.processes import (
 )
 from tests.support.sshd import KeyRing
 from tests.support.terminals import Terminal
+from tests.support.warmstart import open_process
 
 TIMES = pytest.mark.parametrize("time_of", ["cold", "warm"])
 
@@ -62,12 +63,12 @@ class Unasked:
             assert self.run("server", "true").status == 0
 
     def start(self, *words: str, **options: int) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
+        process: subprocess.Popen[bytes] = open_process(
             self.argv(*words),
             env=self.environment,
-            start_new_session=True,
-            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, **options},  # type: ignore[arg-type]
+            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, **options},
         )
+        return process
 
     @property
     def masters(self) -> list[int]:

@@ -18,6 +18,7 @@ from tests.support.clients import ClientHome
 from tests.support.processes import Completed, end_popen, run
 from tests.support.sshd import SshServer
 from tests.support.tools import require_tool
+from tests.support.warmstart import open_process
 from tests.support.xvfb import Xvfb
 
 
@@ -193,10 +194,10 @@ def test_a_signal_ends_it(display_pair: Pair, xvfb: Xvfb) -> None:
     ends: dict[str, list[object]] = {}
     for program in PROGRAMS:
         started = [
-            subprocess.Popen(
+            open_process(
                 display_pair.argv(program, ["server", "echo up; exec cat"]), bufsize=0,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                env=display_pair.home.environment(xvfb), start_new_session=True,
+                env=display_pair.home.environment(xvfb),
             )
             for _ in SIGNALS
         ]  # fmt: skip

@@ -18,6 +18,7 @@ from tests.support.clients import ClientHome
 from tests.support.processes import find_descendants, kill_group, run, wait_until
 from tests.support.sshd import SshServer, generate_key
 from tests.support.terminals import Terminal
+from tests.support.warmstart import open_process
 
 NETCAT = """\
 import os, socket, sys, threading
@@ -122,7 +123,7 @@ def test_proxy_use_fdpass_leaves_no_process_behind(
     login: Beside, netcat: str, short_directory: Path
 ) -> None:
     words = [f"-oProxyCommand={netcat} -F %h %p", "-oProxyUseFdpass=yes", "server", "echo $$; read"]
-    with subprocess.Popen(
+    with open_process(
         login.argv("xssh", words),
         env=login.environment(),
         stdin=subprocess.PIPE,
@@ -255,11 +256,10 @@ def lasting(login: Beside, short_directory: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_proxy_too(login: Beside, lasting: Path, number: signal.Signals) -> None:
     record = lasting.parent / "pid"
-    client = subprocess.Popen(
+    client = open_process(
         login.argv("xssh", [f"-oProxyCommand={lasting}", "server", "true"]),
         env=login.environment(),
         stdin=subprocess.DEVNULL,
-        start_new_session=True,
     )
     try:
         wait_until(lambda: record.exists() and record.read_text(), what="the proxy to start")

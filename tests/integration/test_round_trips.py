@@ -16,6 +16,7 @@ from tests.support.clients import ClientHome
 from tests.support.link import Link, count_round_trips
 from tests.support.processes import end_popen, wait_until
 from tests.support.sshd import KeyRing, SshServer
+from tests.support.warmstart import open_process
 from tests.support.xvfb import Xvfb
 
 DELAY = 0.02
@@ -217,11 +218,10 @@ def test_a_session_through_a_master_takes_as_many_round_trips_as_ssh_s(
     trips = {}
     for master in ("ssh", "xssh"):
         socket = short_directory / master
-        process = subprocess.Popen(
+        process = open_process(
             [*PROGRAMS[master], *far.home.arguments, "-x", "-S", str(socket), "-MN", "far"],
             env=far.environment,
             stdin=subprocess.DEVNULL,
-            start_new_session=True,
         )
         try:
             wait_until(socket.exists, what="the master")

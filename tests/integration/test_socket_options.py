@@ -16,6 +16,7 @@ from tests.support.processes import kill_group
 from tests.support.sockets import borrowed_connection
 from tests.support.sshd import SshServer, free_port
 from tests.support.terminals import Terminal
+from tests.support.warmstart import open_process
 
 
 def has_ipv6() -> bool:
@@ -40,12 +41,11 @@ def login(
 
 def read_options(login: Beside, program: str, *words: str) -> tuple[int, int]:
     """Start a session that waits; return its connection's priority and SO_KEEPALIVE."""
-    with subprocess.Popen(
+    with open_process(
         login.argv(program, [*words, "server", "echo ready; read line"]),
         env=login.environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        start_new_session=True,
     ) as client:
         try:
             assert client.stdout is not None and b"ready" in client.stdout.readline()
@@ -94,7 +94,7 @@ def test_ip_qos_with_no_session_is_interactive(login: Beside) -> None:
     for program in PROGRAMS:
         port = free_port()
         words = ["-N", "-oIPQoS=af21 cs1", f"-L{port}:127.0.0.1:{login.server.port}", "server"]
-        with subprocess.Popen(
+        with open_process(
             login.argv(program, words), env=login.environment(), stdin=subprocess.DEVNULL
         ) as client:
             try:

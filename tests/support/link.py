@@ -29,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.support.processes import end_popen
+from tests.support.warmstart import open_process
 
 UNDER_WAY = 64 << 20
 """Bytes that may be on the line in each direction: more than any window that SSH opens."""
@@ -268,13 +269,12 @@ def count_round_trips(
     It is ended then, and must not have anything more to do: its command had better wait for input.
     """
     before = link.wait_for_rest() if is_shared else 0.0
-    process = subprocess.Popen(
-        list(argv),
+    process: subprocess.Popen[bytes] = open_process(
+        argv,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=dict(environment),
-        start_new_session=True,
     )
     killer = threading.Timer(_FIRST_BYTE_SECONDS, process.kill)
     killer.start()

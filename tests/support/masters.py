@@ -22,6 +22,7 @@ from tests.support.processes import (
     wait_until,
     xssh_command,
 )
+from tests.support.warmstart import open_process
 
 PROGRAMS = {"ssh": ["ssh"], "xssh": xssh_command()}
 
@@ -57,13 +58,12 @@ class Master:
             "server",
             *command,
         ]
-        self.process = subprocess.Popen(
+        self.process: subprocess.Popen[bytes] = open_process(
             argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=self.environment,
-            start_new_session=True,
         )
         wait_until(
             lambda: self.path.exists() or self.process.poll() is not None, what="the control socket"

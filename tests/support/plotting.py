@@ -21,6 +21,7 @@ from Xlib.error import XError
 from Xlib.ext import xtest
 
 from tests.support.processes import end_popen
+from tests.support.warmstart import open_process
 from tests.support.windows import Screen
 from tests.support.xvfb import Xvfb
 
@@ -197,14 +198,13 @@ class DrivenPlot:
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], directory: Path) -> None:
         self._messages = tempfile.NamedTemporaryFile(dir=directory, suffix=".err")  # noqa: SIM115
         self.started = time.time()
-        self.process = subprocess.Popen(
-            list(argv),
+        self.process: subprocess.Popen[bytes] = open_process(
+            argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._messages,
             env=dict(env),
             cwd=directory,
-            start_new_session=True,
         )
 
     def __enter__(self) -> DrivenPlot:

@@ -143,7 +143,8 @@ class _WarmPopen(subprocess.Popen[bytes]):
             )
         cwd = os.path.abspath(given["cwd"] or ".")
         request = (given["args"][2:], environment, cwd, self._has_terminal)
-        own = [given[name] for name in ("p2cread", "c2pwrite", "errwrite")]
+        streams = enumerate(given[name] for name in ("p2cread", "c2pwrite", "errwrite"))
+        own = [number if descriptor < 0 else descriptor for number, descriptor in streams]
         self.pid = _starters[key].start(request, own)
         self._child_created = True
         ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
