@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import asyncssh
 import pytest
 
 from tests.support.agents import NO_KEYS, OddAgent, framed
@@ -200,3 +202,25 @@ def test_the_agent_is_there_behind_a_jump_host(
     assert done.status == 0, done
     assert odd_server.log == ["agent: opened"]
     assert questions(agent) == 1
+
+
+# Its key
+
+
+def test_another_host_key_at_a_renewal_ends_the_connection(
+    client_home: ClientHome, odd_server: OddServer
+) -> None:
+    """Before the session's command has run: nothing more is said to whoever took over."""
+    client_home.add(odd_server)  # type: ignore[arg-type]
+    other = asyncssh.load_keypairs([asyncssh.generate_private_key("ssh-ed25519")])[0]
+
+    async def renew(connection: asyncssh.SSHServerConnection, _log: list[str]) -> None:
+        connection._server_host_keys = {other.algorithm: other}
+        connection._send_kexinit()
+        await asyncio.wait_for(connection.wait_closed(), 10)
+
+    odd_server.on_session = renew
+    argv = [*PROGRAMS["xssh"], *client_home.arguments, "-x", "server", "true"]
+    done = run(argv, env=client_home.environment())
+    assert done.status == 255
+    assert "xssh: the server showed another host key in the middle" in done.stderr

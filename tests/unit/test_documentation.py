@@ -255,3 +255,12 @@ def test_this_page_speaks_of_xssh_alone() -> None:
 def test_the_classes_of_early_answers_are_those_of_the_code() -> None:
     classes = [cells[0] for cells in rows(section("x11-agent.md", "What is answered early"))]
     assert sorted(classes) == sorted(kind.value for kind in PredictionClass)
+
+
+def test_every_defence_has_its_test() -> None:
+    """Each row of the threat model names a test; that it exists is looked at above."""
+    attacks = rows(section("security.md", "Attack, defence, test"))
+    assert len(attacks) > 30
+    for attack, _, tests in attacks:
+        assert spans(tests), attack
+        assert all(span.startswith("tests/") for span in spans(tests)), attack
