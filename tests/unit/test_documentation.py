@@ -22,7 +22,13 @@ from tests.support.documents import (
     spans,
     without_fences,
 )
-from xsshpy.arguments import LONG_OPTIONS_WITH_VALUE, SSH_FLAGS, SSH_VALUES
+from xsshpy.arguments import (
+    LONG_OPTIONS_WITH_VALUE,
+    SSH_FLAGS,
+    SSH_VALUES,
+    split_ssh_arguments,
+)
+from xsshpy.cli import ask_click
 from xsshpy.long_options import LONG_OPTIONS
 from xsshpy.mux.control import LEVEL_VARIABLE
 from xsshpy.remote.facts import PredictionClass
@@ -264,3 +270,29 @@ def test_every_defence_has_its_test() -> None:
     for attack, _, tests in attacks:
         assert spans(tests), attack
         assert all(span.startswith("tests/") for span in spans(tests)), attack
+
+
+def commands(text: str) -> list[list[str]]:
+    """Return the command lines of xssh in a page's blocks, as a shell takes them apart."""
+    found = []
+    for line in text.splitlines():
+        match = re.fullmatch(r" {4}(?:\$ )?(xssh .*)", line)
+        if match and "[" not in line:
+            found.append(shlex.split(match[1], comments=True)[1:])
+    return found
+
+
+@every_page
+def test_commands_can_be_typed(page: Path) -> None:
+    for words in commands(page.read_text()):
+        taken = split_ssh_arguments(words)
+        invocation = ask_click(taken)
+        assert invocation is not None, words
+
+
+def test_the_scripts_of_the_readme_run() -> None:
+    readme = (ROOT / "README.md").read_text()
+    scripts = re.findall(r"^ {4}(scripts/\w+)", readme, re.MULTILINE)
+    assert len(scripts) == 2
+    for name in scripts:
+        assert os.access(ROOT / name, os.X_OK), name
