@@ -430,6 +430,17 @@ def test_a_socket_that_is_there_already(make_master: MakeMaster) -> None:
     assert first.is_alive()
 
 
+def test_a_socket_that_a_killed_master_left(make_master: MakeMaster) -> None:
+    """It is replaced, also for -M, where ssh goes on without."""
+    first = make_master()
+    first.process.kill()
+    first.process.wait()
+    assert first.path.is_socket()
+    second = make_master()
+    wait_until(lambda: second.is_alive(), what="the new master")
+    assert second.ride("echo aboard").stdout == b"aboard\n"
+
+
 @pytest.mark.parametrize("answer", ["yes", "no"])
 def test_the_user_is_asked(
     make_master: MakeMaster, client_home: ClientHome, short_directory: Path, answer: str

@@ -6,11 +6,18 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 
-from xsshpy.console import LogLevel
+from xsshpy.console import Console, LogLevel
 from xsshpy.mux.context import MasterContext, SharedX11
 from xsshpy.mux.control import read_control
 from xsshpy.mux.master import Master
-from xsshpy.mux.sockets import ControlPathError, ControlSocketTakenError, listen
+from xsshpy.mux.sockets import (
+    ControlPathError,
+    ControlSocketTakenError,
+    Listener,
+    is_stale,
+    listen,
+    remove_stale,
+)
 from xsshpy.mux.soundness import Soundness
 from xsshpy.settings import Invocation
 from xsshpy.ssh.connect import Session
@@ -35,7 +42,7 @@ def open_master(
     control = read_control(settings.keywords)
     console.debug(1, "setting up multiplex master socket")
     try:
-        listener = listen(control.path)
+        listener = _listen_instead_of_a_dead_one(control.path, console)
     except ControlSocketTakenError:
         text = f"ControlSocket {control.path} already exists, disabling multiplexing"
         console.log(LogLevel.DEBUG1 if control.is_automatic else LogLevel.ERROR, text)
@@ -66,3 +73,19 @@ def open_master(
     stack.push_async_callback(shared.close)
     stack.push_async_callback(master.close)
     return master
+
+
+def _listen_instead_of_a_dead_one(path: str, console: Console) -> Listener:
+    """Listen at ``path``, which a master that was killed may have left there. Raises as listen().
+
+    ssh does so for ControlMaster auto, whose passenger finds out first, and stays without a socket
+    for -M.
+    """
+    try:
+        return listen(path)
+    except ControlSocketTakenError:
+        if not is_stale(path):
+            raise
+        console.debug(1, f"Stale control socket {path}, unlinking")
+        remove_stale(path)
+        return listen(path)

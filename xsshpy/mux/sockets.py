@@ -231,6 +231,21 @@ def _link(beside: str, path: str) -> None:
         ) from None
 
 
+def is_stale(path: str) -> bool:
+    """Say whether ``path`` is a socket at which nobody listens."""
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.setblocking(False)
+        try:
+            connection.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
 def remove_stale(path: str) -> None:
     """Remove a socket at which nobody listens; anything else is left."""
     try:
