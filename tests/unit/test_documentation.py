@@ -296,3 +296,13 @@ def test_the_scripts_of_the_readme_run() -> None:
     assert len(scripts) == 2
     for name in scripts:
         assert os.access(ROOT / name, os.X_OK), name
+
+
+def test_what_is_overridden_of_asyncssh_is_where_it_is_said_to_be() -> None:
+    """A row of the table is about names that its module has, and goes with them."""
+    for what, where, _ in rows(section("development.md", "asyncssh's inner parts")):
+        text = (PACKAGE / spans(where)[0]).read_text()
+        for name in spans(what):
+            word = name.rpartition(".")[2]
+            if re.fullmatch(r"_?[a-z_]+|_?[A-Z]\w+", word):
+                assert word in text, (where, name)
