@@ -6,6 +6,8 @@ crowd     20 sessions at once, each with its own bytes and its own status, round
 blocked   four passengers whose output nobody reads
 sessions  many sessions with windows, by themselves and through one master
 plots     one session that draws for a long time (soak_x11.py)
+hours     sessions and plots through one master, with a table of what grows (soak_hours.py); only
+          where it is asked for
 
 Each of the first three runs through a master of ssh's and one of xssh's, with both programs as
 passengers. The status is 1 where a byte, a status or a descriptor is not as it should be.
@@ -29,7 +31,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts import soak_x11  # noqa: E402
+from scripts import soak_hours, soak_x11  # noqa: E402
 from tests.integration._masters import Harbour, harbour  # noqa: E402
 from tests.integration._targets import echo, target  # noqa: E402
 from tests.support.masters import open_descriptors  # noqa: E402
@@ -45,6 +47,7 @@ PROGRAMS = ("ssh", "xssh")
 PIECE = 1 << 18
 BLOCKED_SECONDS = 5.0
 PARTS = ("volume", "crowd", "blocked", "sessions", "plots")
+HOURS = "hours"
 
 
 class Watch:
@@ -201,14 +204,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join([*PARTS, HOURS])}")
     parser.add_argument("--megabytes", type=int, default=100, help="each way, of each session")
     parser.add_argument(
         "--sessions", type=int, default=CROWD * ROUNDS, help="in the crowd, and with windows"
     )
     parser.add_argument("--seconds", type=float, default=60, help="of plots")
+    parser.add_argument("--minutes", type=float, default=120, help="of the part hours")
+    parser.add_argument("--at-once", type=int, default=2, help="sessions, in the part hours")
+    parser.add_argument("--record", type=Path, default=Path("soak.csv"), help="its table")
     options = parser.parse_args()
-    unknown = set(options.parts) - {*PARTS}
+    unknown = set(options.parts) - {*PARTS, HOURS}
     if unknown:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     adopt_orphans()
@@ -227,6 +233,9 @@ def main() -> int:
         for part in [each for each in options.parts or PARTS if each in soak_x11.RUNS]:
             print(f"{part}:", flush=True)
             wrong += [f"{part}: {text}" for text in soak_x11.RUNS[part](keys, options)]
+        if HOURS in options.parts:
+            print(f"{HOURS}:", flush=True)
+            wrong += [f"{HOURS}: {text}" for text in soak_hours.run_hours(keys, options)]
     stop_starters()
     for text in wrong:
         print(f"WRONG: {text}")
