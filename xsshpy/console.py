@@ -49,6 +49,8 @@ _WRITE_PATIENCE = 0.5
 _BIDI_CONTROLS = frozenset(
     "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 )
+_OUR_WORDS = ("xssh", "try")
+"""What lines begin with that nobody else says."""
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
@@ -95,6 +97,30 @@ def sanitise(text: str, limit: int = TEXT_LIMIT) -> str:
     if len(text) > limit:
         shown += f"[{len(text) - limit} more characters]"
     return shown
+
+
+def inline(text: str) -> str:
+    r"""Return what a peer said as part of a line of ours: line breaks become ``\012``. Pure.
+
+    Else it could go on in a line that looks as if it were said here. Those at its end are dropped.
+    """
+    return text.rstrip("\r\n").replace("\r", "\\015").replace("\n", "\\012")
+
+
+def foreign(text: str) -> str:
+    r"""Return what a peer says in lines of its own; a line like one of ours is marked. Pure.
+
+    The first letter of ``xssh: …`` and ``  try: …`` becomes octal, as in :func:`sanitise`.
+    """
+    return "".join(_marked(line) for line in text.splitlines(keepends=True))
+
+
+def _marked(line: str) -> str:
+    said = line.lstrip()
+    word = said.partition(":")[0].strip().lower()
+    if ":" not in said or word not in _OUR_WORDS:
+        return line
+    return f"{line[: len(line) - len(said)]}\\{ord(said[0]):03o}{said[1:]}"
 
 
 def _shown(character: str) -> str:
@@ -195,13 +221,15 @@ class Console:
         if self.message_log is not None:
             self.message_log.log(level, sanitise(text))
         else:
-            prefix = f"{level.name.lower()}: " if level >= LogLevel.DEBUG1 else ""
-            self._write(sanitise(prefix + text) + "\n", self._stderr)
+            if level >= LogLevel.DEBUG1:  # each line, as much of it is said by others
+                prefix = f"{level.name.lower()}: "
+                text = prefix + text.rstrip("\n").replace("\n", f"\n{prefix}")
+            self._write(sanitise(text) + "\n", self._stderr)
 
     def banner(self, text: str) -> None:
-        """Show what the server says before authentication, its line ends as they are (INFO)."""
+        """Show what the server says before authentication, in lines of its own (INFO)."""
         if self.shows(LogLevel.INFO):
-            self._write(sanitise(text), self._answers)
+            self._write(sanitise(foreign(text)), self._answers)
 
     def show(self, text: str) -> None:
         """Show ``text`` as it is, at every level: what an escape answers."""

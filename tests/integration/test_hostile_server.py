@@ -23,10 +23,11 @@ from tests.support.processes import Completed, run
 from tests.support.sshd import KeyRing
 from tests.support.terminals import Terminal
 
-NASTY = b"\x1b]0;owned\x07\x1b[2J\x9b31m\r\nx"
+NASTY = b"\x1b]0;owned\x07\x1b[2J\x9b31m\r\nxssh: forged\r\n  try: forged\nx"
+FORGED = r"^\s*(xssh|try): forged"
 ENDS, GOES_ON, EITHER = 255, 0, -1
 """EITHER: who is quick to read has opened the window again."""
-ACCEPT, FAILURE, SUCCESS, KEXINIT, KEX_REPLY = 6, 51, 52, 20, 31
+ACCEPT, FAILURE, SUCCESS, KEXINIT, KEX_REPLY, OPENED = 6, 51, 52, 20, 31, 91
 
 
 def opening(kind: bytes, *arguments: bytes) -> bytes:
@@ -112,6 +113,7 @@ IN_THE_SESSION: dict[str, tuple[list[bytes], int]] = {
     ),
 }  # fmt: skip
 INSTEAD: dict[str, tuple[int, bytes]] = {
+    "more than a channel": (OPENED, UInt32(0) * 2 + UInt32(1 << 15) * 2 + String(NASTY)),
     "no proposal": (KEXINIT, b""),
     "proposal of no text": (KEXINIT, bytes(16) + String(NASTY) * 10 + bytes(5)),
     "no host key": (KEX_REPLY, b""),
@@ -166,6 +168,8 @@ def find_fault(done: Completed, status: int) -> str:
         return f"status: {done}"
     if re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", done.stderr.replace("\r\n", "\n")):
         return f"control characters: {done.stderr!r}"
+    if re.search(FORGED, done.stderr, re.MULTILINE):
+        return f"said as if by us: {done.stderr!r}"
     if re.search("Traceback|internal error|Task |codec", done.stderr):
         return f"internal: {done.stderr}"
     return ""
@@ -271,4 +275,5 @@ def test_questions_are_shown_and_do_nothing(
     )
     assert terminal.process.returncode == 7, terminal.output[-500:]
     assert not re.search(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x9b]", terminal.output)
+    assert not re.search(FORGED.encode(), terminal.output, re.MULTILINE)
     assert terminal.is_restored

@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 
 from tests.unit.pty_child import ROOT, PtyChild
 from xsshpy.askpass import AskpassPolicy, decide_askpass, find_askpass
-from xsshpy.console import TEXT_LIMIT, Console, LogLevel, sanitise
+from xsshpy.console import TEXT_LIMIT, Console, LogLevel, foreign, inline, sanitise
 from xsshpy.errors import ConnectError
 
 NO_TTY = "/nonexistent/tty"
@@ -187,6 +188,27 @@ def test_sanitise_leaves_no_control_character_at_all() -> None:
     shown = sanitise(everything)
     assert not any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in shown if c not in "\t\n")
     shown.encode()
+
+
+OTHERS = {
+    "xssh: no": ("xssh: no", "\\170ssh: no"),
+    "a\r\n  Try : b\r\n": ("a\\015\\012  Try : b", "a\r\n  \\124ry : b\r\n"),
+    "\txssh no\ncountry: x": ("\txssh no\\012country: x", "\txssh no\ncountry: x"),
+    "": ("", ""),
+    "try\n:": ("try\\012:", "try\n:"),
+}
+
+
+@pytest.mark.parametrize("text", OTHERS)
+def test_what_others_say_is_not_taken_for_ours(text: str) -> None:
+    assert (inline(text), foreign(text)) == OTHERS[text]
+
+
+def test_lines_of_a_debug_message_are_debug_lines() -> None:
+    with tempfile.TemporaryFile() as file:
+        Console(LogLevel.DEBUG2, stderr=file.fileno()).debug(2, "one\nxssh: two\n")
+        file.seek(0)
+        assert file.read() == b"debug2: one\ndebug2: xssh: two\n"
 
 
 def test_sanitise_has_a_limit() -> None:

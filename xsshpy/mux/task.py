@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xsshpy.console import inline
 from xsshpy.errors import SessionError
 from xsshpy.values import dataclass
 
@@ -48,5 +49,5 @@ def refuse(text: str) -> NoReturn:
 
 
 def shown(reason: bytes) -> str:
-    """Return what a master said, as text."""
-    return reason.decode("utf-8", "surrogateescape")
+    """Return what a master said, as part of a line."""
+    return inline(reason.decode("utf-8", "surrogateescape"))

@@ -12,6 +12,7 @@ import asyncio
 
 from asyncssh.packet import Boolean, Byte, PacketDecodeError, SSHPacket, String, UInt32
 
+from xsshpy.console import inline
 from xsshpy.ssh.keyblob import HostCertificate, HostKey, KeyBlobError, parse_public_key
 from xsshpy.values import dataclass
 
@@ -215,7 +216,7 @@ def _held_key(blob: bytes, comment: bytes) -> list[HeldKey]:
         key = parse_public_key(blob)
     except KeyBlobError:
         return []
-    return [HeldKey(key, blob, comment.decode("utf-8", "replace"))]
+    return [HeldKey(key, blob, inline(comment.decode("utf-8", "replace")))]
 
 
 async def open_bound_agent(

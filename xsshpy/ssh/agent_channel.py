@@ -15,6 +15,7 @@ import asyncssh
 from asyncssh.constants import EXTENDED_DATA_STDERR
 from asyncssh.packet import String
 
+from xsshpy.console import inline
 from xsshpy.ssh.bulk import BulkChannel
 from xsshpy.ssh.connection import ClientConnection
 from xsshpy.x11.agent import AgentError, AgentReceiver
@@ -71,8 +72,7 @@ class AgentChannel(BulkChannel, asyncssh.SSHClientChannel[bytes]):
         self, command: str, session: _AgentSession, is_forced: Callable[[], bool]
     ) -> None:
         """Open the channel and ask for the command. Raises asyncssh's errors and AgentError."""
-        packet = await self._open(b"session")
-        packet.check_end()
+        await self._open(b"session")
         self._session = session
         session.connection_made(self)
         # What the server tells of the key comes behind the login, and before this channel.
@@ -137,9 +137,9 @@ async def open_agent_channel(
         await channel.start(command, _AgentSession(receiver), is_forced)
     except asyncssh.ChannelOpenError as error:
         if connection.is_closed():  # that says nothing about the host
-            raise AgentError(f"the connection ended: {error.reason}") from None
-        reason = f"the server opens no second session: {error.reason}"
+            raise AgentError(f"the connection ended: {inline(error.reason)}") from None
+        reason = f"the server opens no second session: {inline(error.reason)}"
         raise NoSecondSessionError(reason, lasting=True) from None
     except (asyncssh.Error, OSError) as error:
-        raise AgentError(f"the connection ended: {error}") from None
+        raise AgentError(f"the connection ended: {inline(str(error))}") from None
     return channel

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import asyncssh
 
-from xsshpy.console import Console
+from xsshpy.console import Console, foreign, inline
 from xsshpy.settings import Settings
 from xsshpy.ssh.connection import ClientConnection
 from xsshpy.ssh.hostkey_policy import Feature
@@ -68,8 +68,9 @@ class Login(asyncssh.SSHClient):
 
     def debug_msg_received(self, msg: str, lang: str, always_display: bool) -> None:
         """Remember what sshd says: it is where the reasons for a refused X11 request are."""
-        self.remote_messages = [*self.remote_messages, msg][-_REMEMBERED_MESSAGES:]
-        self._console.debug(1, f"Remote: {msg}")
+        said = inline(msg)
+        self.remote_messages = [*self.remote_messages, said][-_REMEMBERED_MESSAGES:]
+        self._console.debug(1, f"Remote: {said}")
 
     def is_command_forced(self) -> bool:
         """Tell whether the key that let us in has a ``command=`` of its own; sshd lists it."""
@@ -138,7 +139,7 @@ class Login(asyncssh.SSHClient):
                 self._console.banner(text + "\n")
         answers: list[str] = []
         for prompt, echo in prompts:
-            shown = f"({self._settings.user}@{self._shown_host}) {prompt}"
+            shown = f"({self._settings.user}@{self._shown_host}) {foreign(prompt)}"
             ask = self._console.ask_line if echo else self._console.ask_secret
             answer = await ask(shown)
             if answer is None:

@@ -179,9 +179,13 @@ class BulkChannel(SSHChannel[bytes]):
         return self._conn
 
     async def _open(self, chantype: bytes, *args: bytes) -> SSHPacket:
-        """Open the channel, and learn how far away the server is."""
+        """Open the channel, and learn how far away the server is. None of ours has more to say."""
         connection, asked = self._carrier, self._loop.time()
         packet = await super()._open(chantype, *args)
+        if connection is not None and packet.get_remaining_payload():
+            words = "Invalid open confirmation message"
+            connection._force_close(asyncssh.ProtocolError(words))
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, words)
         if connection is not None:
             connection.note_answer(asked)
         return packet

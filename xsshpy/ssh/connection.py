@@ -36,6 +36,7 @@ from asyncssh.gss import GSSBase  # type: ignore[attr-defined]  # the platform's
 from asyncssh.packet import SSHPacket, SSHPacketLogger, String
 from asyncssh.public_key import SigningKey
 
+from xsshpy.console import inline
 from xsshpy.errors import HostKeyError
 from xsshpy.ssh.agent import SessionBinding
 from xsshpy.ssh.agent_forward import open_forwarded_agent
@@ -250,7 +251,7 @@ class ClientConnection(ObservedConnection):
         names: Sequence[bytes] = remaining.get_namelist()
         if remaining.get_boolean():
             self._step_succeeded()
-        self.offered_methods = tuple(name.decode("ascii", "replace") for name in names)
+        self.offered_methods = tuple(inline(name.decode("ascii", "replace")) for name in names)
         self._process_userauth_failure(pkttype, pktid, packet)
 
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
@@ -296,7 +297,7 @@ class ClientConnection(ObservedConnection):
     def _note_disconnect(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         remaining = SSHPacket(packet.get_remaining_payload())
         code, reason = remaining.get_uint32(), remaining.get_string()
-        self.farewell = (code, reason.decode("utf-8", "replace"))
+        self.farewell = (code, inline(reason.decode("utf-8", "replace")))
         self._process_disconnect(pkttype, pktid, packet)
 
     _packet_handlers = {  # noqa: RUF012  (asyncssh declares it so)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncssh
 from asyncssh.misc import MACError
 
-from xsshpy.console import LogLevel
+from xsshpy.console import LogLevel, inline
 from xsshpy.settings import Settings
 from xsshpy.ssh.connection import ClientConnection
 from xsshpy.values import dataclass
@@ -56,7 +56,7 @@ def breach_words(
     error: asyncssh.DisconnectError, connection: ClientConnection, where: str
 ) -> list[str]:
     """Say how the server broke the protocol: packets that are corrupted, or make no sense."""
-    reason, lines = error.reason, []
+    reason, lines = inline(error.reason), []
     cipher = str(connection.get_extra_info("recv_cipher") or "")
     mac = str(connection.get_extra_info("recv_mac") or "")
     has_own_mac = "gcm" in cipher or "poly1305" in cipher

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import asyncssh
 from asyncssh.packet import PacketDecodeError
 
+from xsshpy.console import inline
 from xsshpy.errors import AuthenticationError, ConnectError, XsshError
 from xsshpy.settings import Settings
 from xsshpy.ssh.auth import methods_to_try
@@ -56,7 +57,7 @@ def explain_failure(
             remedy=_login_remedy(settings, connection.offered_methods),
         )
     if isinstance(error, asyncssh.KeyExchangeFailed):
-        words = _negotiation_words(str(error), where)
+        words = _negotiation_words(inline(str(error)), where)
         return ConnectError(words, remedy=doctor, informative=1)
     if not connection.get_extra_info("server_version"):
         return _explain_no_banner(error, settings, connection, where)
@@ -78,7 +79,9 @@ def explain_failure(
     if isinstance(error, asyncssh.DisconnectError):
         lines = breach_words(error, connection, where)
         return ConnectError("\n".join(lines), remedy=doctor, informative=len(lines))
-    return ConnectError(f"xssh: the connection to {where} failed: {error}", remedy=doctor)
+    return ConnectError(
+        f"xssh: the connection to {where} failed: {inline(str(error))}", remedy=doctor
+    )
 
 
 _BANNER_WORDS = {
@@ -101,7 +104,7 @@ def _explain_no_banner(
     ):
         words = f"kex_exchange_identification: {error.reason}"
         message = (
-            f"{_BANNER_WORDS.get(error.reason, words)}\n"
+            f"{_BANNER_WORDS.get(error.reason, inline(words))}\n"
             f"banner exchange: Connection to {where}: invalid format"
         )
     elif isinstance(error, ConnectionResetError) and not settings.proxy_command:
@@ -126,7 +129,7 @@ def _explain_no_banner(
 
 def describe_open_failure(error: asyncssh.ChannelOpenError) -> str:
     """Return why the server opened no channel, in ssh's words and the server's."""
-    return f"{_OPEN_FAILURES.get(error.code, 'unknown reason')}: {error.reason}"
+    return f"{_OPEN_FAILURES.get(error.code, 'unknown reason')}: {inline(error.reason)}"
 
 
 def explain_refused_jump(

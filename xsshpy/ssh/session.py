@@ -16,7 +16,7 @@ import asyncssh
 from asyncssh.constants import EXTENDED_DATA_STDERR
 from asyncssh.packet import Boolean, Byte, String, UInt32
 
-from xsshpy.console import Console
+from xsshpy.console import Console, inline
 from xsshpy.errors import SessionError
 from xsshpy.ssh.bulk import BulkChannel
 from xsshpy.ssh.connection import ClientConnection
@@ -115,7 +115,7 @@ class ConnectionEndedError(SessionError):
     def __init__(self, host: str, cause: Exception) -> None:
         super().__init__(
             f"Connection to {host} closed by remote host.",
-            evidence=(f"xssh: it ended while the session was being started: {cause}",),
+            evidence=(f"xssh: it ended while the session was being started: {inline(str(cause))}",),
             remedy=f"look at the log of the SSH server on {host}",
         )
         self.cause = cause
@@ -161,7 +161,7 @@ class SessionChannel(BulkChannel, asyncssh.SSHClientChannel[bytes]):
         connection = self.get_connection()
         agent = self._start_agent(plan)
         try:
-            packet = await self._open(b"session")
+            await self._open(b"session")
         except asyncssh.ChannelOpenError as error:
             if connection.is_closed():
                 raise asyncssh.ConnectionLost(error.reason) from None
@@ -169,7 +169,6 @@ class SessionChannel(BulkChannel, asyncssh.SSHClientChannel[bytes]):
                 f"channel {process.number}: open failed: {describe_open_failure(error)}",
                 remedy="a server with MaxSessions or a restricted key may refuse shells",
             ) from None
-        packet.check_end()
         self._session = process
         self.set_write_buffer_limits(WAITING_INPUT)
         process.connection_made(self)
