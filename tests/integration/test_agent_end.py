@@ -90,7 +90,8 @@ def test_the_servers_session_is_killed(host: AgentHost) -> None:
         wait_until(lambda: not os.path.exists(f"/proc/{agent}"), what="the end of the agent")
         wait_until(lambda: not host.traces(), what="the end of its files")
     assert done.status == 255
-    assert "closed by remote host" in done.stderr
+    # As with ssh, the second where something was being written at that moment.
+    assert re.search("closed by remote host|send disconnect: Broken pipe", done.stderr)
     assert "agent" not in done.stderr
 
 

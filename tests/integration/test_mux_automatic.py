@@ -237,6 +237,8 @@ def test_a_signal_ends_the_remote_command(unasked: Unasked, time_of: str, number
     process = unasked.start("-tt", "server", "echo $$; exec sleep 100")
     assert process.stdout is not None
     remote = int(process.stdout.readline())
+    # The master writes to stdout itself, perhaps before this run knows that it has its session.
+    wait_until(lambda: catches_signal(process.pid, signal.SIGTERM), what="the session")
     try:
         process.send_signal(number)
         assert process.wait(10) == (-9 if number == signal.SIGKILL else 255)

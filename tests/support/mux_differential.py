@@ -167,6 +167,8 @@ class SharedBench(Bench):
         self._cancel_forwards(case, server)
         return replace(
             outcome,
+            # Of the case before, whose end nobody told: the server may be late to read it.
+            requests=[line for line in outcome.requests if "rtype cancel-" not in line],
             stdout=self._without_places(outcome.stdout.decode("latin-1")).encode("latin-1"),
             stderr=self._without_places(outcome.stderr),
         )
