@@ -7,7 +7,6 @@ os-release are the test's, and its sessions have a PATH with the programs they n
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -21,7 +20,7 @@ from tests.support.tools import require_tool, skip_or_fail
 
 PROGRAMS = (
     "sh bash id uname grep readlink sed tr cat ls cp mv rm rmdir mkdir date chmod head tail sleep"
-    " sync env ps touch unshare true"
+    " sync env ps touch unshare true stty"
 )
 DEBIAN = "ID=debian\n"
 LOGIN_UID = 1000
@@ -154,19 +153,24 @@ def make_place(
     managers: tuple[str, ...] = ("apt-get", "dpkg-query", "dpkg"),
     config: str = "Include @FOLDER@/sshd_config.d/*.conf\n",
     is_root: bool = True,
+    start: str = 'exec "$@"',
+    mounts: str = "",
 ) -> Place:
-    """Start a server without xauth, X11Forwarding and Tk. Needs root."""
+    """Start a server without xauth, X11Forwarding and Tk. Needs root.
+
+    ``start`` is how a shell starts sshd: by default by its words, ``sshd -D -E LOG -f CONFIG``.
+    ``mounts`` is run before, in the server's own mount namespace; "$1" is the folder.
+    """
     folder.mkdir()
     path = make_folder(folder, managers)
     (folder / "release").write_text(release)
-    own = (
-        'mount --bind "$1/state" /var/lib && mount --bind "$1/release" /etc/os-release && shift &&'
-    )
-    login = f"exec unshare -U --map-user={LOGIN_UID} --map-group={LOGIN_UID}"
-    script = f'{own} {"exec" if is_root else login} "$@"'
-    before = ["unshare", "-m", "sh", "-c", script, "sh", str(folder)]
+    own = 'mount --bind "$1/state" /var/lib && mount --bind "$1/release" /etc/os-release'
+    login = f'exec unshare -U --map-user={LOGIN_UID} --map-group={LOGIN_UID} "$@"'
+    before = ["unshare", "-m", "sh", "-c", f"{own} && {mounts} shift && {login}", "sh", str(folder)]
     if os.getuid() or subprocess.run([*before, "true"], capture_output=True).returncode:
         skip_or_fail("needs root, unshare and mount")
+    if is_root:
+        before[4] = before[4].replace(login, start)
     server = make_sshd(
         x11=False,
         path=str(path),
@@ -178,13 +182,22 @@ def make_place(
     return Place(server, home, folder, home.environment(**variables))
 
 
-def give_sudo(place: Place, password: str = "") -> None:
+def feign_a_user(place: Place) -> None:
+    """Let root's login look like another one: a user namespace has no terminals to give."""
+    real = require_tool("id")
+    text = f'#!/bin/sh\ntest "$1" != -u || test "$AS_ROOT" || {{ echo {LOGIN_UID}; exit; }}\n'
+    (place.folder / "bin" / "id").unlink()
+    write_program(place.folder / "bin" / "id", f'{text}exec {real} "$@"\n')
+
+
+def give_sudo(place: Place, password: str = "", *, needs_terminal: bool = False) -> None:
     """Put a sudo on the server's PATH; with a password it asks for it as sudo -S does."""
     text = """#!/bin/sh
+test -t 0 || @MAY@ || { echo "sudo: sorry, you must have a tty to run sudo" >&2; exit 1; }
 case "$1" in
 -n) shift; test -z '@PASSWORD@' || { echo "sudo: a password is required" >&2; exit 1; } ;;
 -S)
-  for n in 1 2 3; do
+  test -z '@PASSWORD@' || for n in 1 2 3; do
     printf %s "$3" >&2
     read -r given || exit 1
     test "$given" = '@PASSWORD@' && break
@@ -192,7 +205,28 @@ case "$1" in
   done
   shift 3 ;;
 esac
-exec unshare -r "$@"
+test "$(@ID@ -u)" = 0 || exec unshare -r "$@"
+AS_ROOT=1 exec "$@"
 """
-    write_program(place.folder / "bin" / "sudo", text, PASSWORD=password)
-    shutil.copymode(place.folder / "bin" / "python3", place.folder / "bin" / "sudo")
+    may = "false" if needs_terminal else "true"
+    write_program(
+        place.folder / "bin" / "sudo", text, PASSWORD=password, ID=require_tool("id"), MAY=may
+    )
+
+
+def give_doas(place: Place, password: str = "") -> None:
+    """Put a doas on the server's PATH, which asks on the terminal as OpenDoas does."""
+    text = """#!/bin/sh
+case $1 in
+-n) shift; test -z '@PASSWORD@' || { echo "doas: Authentication required" >&2; exit 1; } ;;
+*)
+  (: </dev/tty) 2>/dev/null || { echo "doas: a tty is required" >&2; exit 1; }
+  printf '\rdoas (demo@server) password: ' >/dev/tty
+  read -r given </dev/tty
+  echo >/dev/tty
+  test "$given" = '@PASSWORD@' || { echo "doas: Authentication failed" >&2; exit 1; } ;;
+esac
+test "$(@ID@ -u)" = 0 || exec unshare -r "$@"
+AS_ROOT=1 exec "$@"
+"""
+    write_program(place.folder / "bin" / "doas", text, PASSWORD=password, ID=require_tool("id"))

@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration._setup_server import Place, give_sudo, make_place, write_program
+from tests.integration._setup_server import (
+    Place,
+    feign_a_user,
+    give_doas,
+    give_sudo,
+    make_place,
+    write_program,
+)
 from tests.support.clients import ClientHome
 from tests.support.processes import find_descendants, run, wait_until, xssh_command
 from tests.support.sshd import SshServer
@@ -128,11 +135,19 @@ def test_a_configuration_that_was_broken_before(make: Callable[..., Place]) -> N
     assert place.state() == before
 
 
-@pytest.mark.parametrize("way", ["none", "sudo", "password", "wrong", "nobody to ask"])
+@pytest.mark.parametrize(
+    "way", [
+        "none", "sudo", "password", "wrong", "nobody to ask", "doas", "doas password", "doas wrong",
+        "requiretty", "requiretty password", "not allowed",
+    ],
+)  # fmt: skip
 def test_rights(
     make: Callable[..., Place], spawn_in_pty: Callable[..., Terminal], way: str
 ) -> None:
-    place = make(is_root=False)
+    in_terminal = way.startswith(("doas ", "requiretty"))
+    place = make(is_root=in_terminal)
+    if in_terminal:
+        feign_a_user(place)
     before = place.state()
     if way == "none":
         done = place.set_up("--yes")
@@ -143,8 +158,19 @@ def test_rights(
         assert f"{place.own_file}, a file with:\n          X11Forwarding yes" in text
         assert place.state() == before
         return
-    give_sudo(place, "" if way == "sudo" else "a secret")
-    if way == "sudo":
+    secret = "a secret" if way.endswith(("password", "wrong", "ask")) else ""
+    by = "doas" if "doas" in way else "sudo"
+    if by == "doas":
+        give_doas(place, secret)
+    else:
+        give_sudo(place, secret, needs_terminal="requiretty" in way)
+    if way == "not allowed":
+        text = "#!/bin/sh\necho 'demo is not in the sudoers file.' >&2\nexit 1\n"
+        write_program(place.folder / "bin" / "sudo", text)
+        done = place.set_up("--yes")
+        assert done.status == 1
+        assert "can't: as root: demo is not in the sudoers file." in done.stdout.decode()
+    elif way in ("sudo", "doas", "requiretty"):
         done = place.set_up("--yes")
         assert (done.status, done.stdout.decode().count("  done  ")) == (0, 2), done
         assert place.set_up("--yes").stdout == b"Nothing to do on server.\n"
@@ -155,22 +181,23 @@ def test_rights(
         assert "can't: as root: sudo was given no password" in done.stdout.decode()
     else:
         terminal = spawn_in_pty(place.argv(), env=dict(place.variables))
-        if way == "wrong":
+        if "wrong" in way:
             for _ in range(3):
-                terminal.read_until(r"\[sudo\] password for demo@server: ")
+                terminal.read_until(rf"\[{by}\] password for demo@server: ")
                 terminal.write("bad one\n")
-            terminal.read_until("can't: as root: sudo: 3 incorrect password attempts")
+            said = {"sudo": "sudo: 3 incorrect password attempts"}
+            terminal.read_until(f"can't: as root: {said.get(by, 'doas: Authentication failed')}")
             terminal.read_until("For its administrator")
         else:
-            terminal.read_until(r"\[sudo\] password for demo@server: ")
+            terminal.read_until(rf"\[{by}\] password for demo@server: ")
             terminal.write("a secret\n")
             terminal.read_until(r"Do this on server\? \[y/N\] ")
             assert place.state() == before
             terminal.write("y\n")
             terminal.read_until("takes this back")
-        assert terminal.wait() == (1 if way == "wrong" else 0)
+        assert terminal.wait() == (1 if "wrong" in way else 0)
         assert b"secret" not in terminal.output
-        if way == "password":
+        if "wrong" not in way:
             assert place.own_file.exists()
             return
     assert place.state() == before

@@ -438,9 +438,11 @@ def test_the_program_is_plain_sh(shell: str, private_places: Path) -> None:
 TITLES = {
     "sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups": "9 /usr/sbin/sshd /etc/ssh/sshd_config ",
     "/usr/sbin/sshd -D": "9 /usr/sbin/sshd /etc/ssh/sshd_config ",
-    "sshd: /opt/s/sshd -D -f /opt/c -o X11Forwarding=no -oA=b [listener] 1 of": "9 /opt/s/sshd /opt/c -oX11Forwarding=no -oA=b",
+    "sshd: /opt/s/sshd -D -f /opt/c -o X11Forwarding=no -oA=b [listener] 1 of": "9 /opt/s/sshd /opt/c -oX11Forwarding=no -oA=b\nits program, /opt/s/sshd, is gone",
     "sshd: /usr/sbin/sshd -D -f/opt/c [listener] 1 of": "9 /usr/sbin/sshd /opt/c ",
-    "sshd: /opt/s/sshd -D -o AcceptEnv A B -h /k -p 22 [listener] 1 of": "9 /opt/s/sshd /etc/ssh/sshd_config -oAcceptEnv A B -h/k -p22",
+    "sshd: /opt/s/sshd -D -o AcceptEnv A B -h /k -p 22 [listener] 1 of": "9 /opt/s/sshd /etc/ssh/sshd_config -oAcceptEnv A B -h/k -p22\nits program, /opt/s/sshd, is gone",
+    "sshd: /usr/sbin/sshd -f here [listener] 1 of": "9 /usr/sbin/sshd here \nit was started with -f here, a name that holds in one folder only",
+    "sshd: sshd -D [listener] 1 of": "9 /usr/bin/found /etc/ssh/sshd_config \nit was started without its full path",
     "sshd: demo [priv]": " /usr/bin/found /etc/ssh/sshd_config ",
     "systemd": " /usr/bin/found /etc/ssh/sshd_config ",
 }  # fmt: skip
@@ -460,6 +462,7 @@ def test_the_sshd_of_this_session(title: str) -> None:
         f"parent_of() {{ case $1 in {parents} esac; }}\n"
         "command() { echo /usr/bin/found; }\nfind_sshd\n"
         'echo "$sshd_pid $sshd_bin $sshd_config $(echo $sshd_options)"\n'
+        'test -z "$sshd_fragile" || echo "$sshd_fragile"\n'
     )
     done = subprocess.run(["dash", "-s"], input=text, capture_output=True, text=True, check=True)
     found = done.stdout.rstrip("\n")

@@ -174,7 +174,8 @@ def read_server(answers: Answers) -> ServerFacts:
         rights=Rights(rights) if rights in {each.value for each in Rights} else Rights.NONE,
         root_by=root_by if root_by in ("sudo", "doas") else "",
         # doas asks on the terminal alone.
-        root_in_terminal=root_by == "doas" or bool(answers.first_of("terminal")),
+        root_in_terminal=bool(answers.first_of("terminal"))
+        or (root_by == "doas" and rights == "password"),
         system=system,
         family="macos" if system == "Darwin" else read_family(release),
         home=answers.first_of("home"),

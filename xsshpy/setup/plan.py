@@ -172,27 +172,28 @@ def _plan_sshd(facts: ServerFacts, draft: _Draft, *, xauth_comes: bool) -> None:
     if not sshd.config or not sshd.program:
         draft.obstacles.append("the sshd of this session was not found: X11Forwarding by hand")
         return
-    barred = _find_bar(sshd)
-    if barred:
-        draft.obstacles.append(barred)
-        return
     lines = _wanted_lines(facts)
-    if lines and not sshd.effective and not sshd.lines and facts.rights is Rights.ROOT:
-        draft.obstacles.append(f"`{sshd.program} -T` says nothing: see what {sshd.config} lacks")
-        return
-    is_told_only = facts.x11 is False and not xauth_comes and sshd.effective and sshd.listener
+    is_told_only = not lines and facts.x11 is False and not xauth_comes and bool(sshd.effective)
     if sshd.fragile and (lines or is_told_only):
         draft.obstacles.append(
             f"sshd would not come back from a reload: {sshd.fragile}. Restart it by hand first, "
             "and keep this login until a second one works"
         )
-    elif lines:
+        return
+    barred = _find_bar(sshd)
+    if barred:
+        draft.obstacles.append(barred)
+        return
+    if lines and not sshd.effective and not sshd.lines and facts.rights is Rights.ROOT:
+        draft.obstacles.append(f"`{sshd.program} -T` says nothing: see what {sshd.config} lacks")
+        return
+    if lines:
         step = _place_lines(sshd, lines)
         if isinstance(step, str):
             draft.obstacles.append(step)
         else:
             draft.steps.append(step)
-    elif is_told_only:
+    elif is_told_only and sshd.listener:
         draft.steps.append(Reload(sshd.listener))
     elif facts.x11 is False and not xauth_comes:
         said = facts.refusal or "and does not say why"

@@ -129,8 +129,8 @@ read_title() {
 # Options stand one a line.
 add_option() {
   option=$1
-  sshd_options="$sshd_options$1
-"
+  sshd_options="$sshd_options
+$1"
 }
 
 # Asks the program of sshd, with the options that the one that listens was given.

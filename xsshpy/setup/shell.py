@@ -36,7 +36,7 @@ _PASSWORD_TRIES = 3
 _SILENT = {53: 0}
 """A terminal's modes: ECHO off (RFC 4254 §8)."""
 
-_DOAS_QUESTION = re.compile(rb"(?im)^[^\r\n]*password[^\r\n]*: ")
+_DOAS_QUESTION = re.compile(rb"(?i)password[^\r\n]*: ")
 AskPassword = Callable[[int], Awaitable[str | None]]
 """Asks for the password; the argument counts from 0. None gives up."""
 
@@ -54,8 +54,11 @@ class RootWay:
 
     def command(self, nonce: str) -> str:
         """Return the command that starts the shell, which then says that it is there."""
-        quiet = "stty raw -echo; " if self.in_terminal else ""
-        started = f"sh -c '{quiet}echo {WHO} {nonce} ready; exec sh -s'"
+        before, shell = "", "exec sh -s"
+        if self.in_terminal:
+            # A shell that reads from a terminal itself would prompt.
+            before, shell = "stty raw -echo; echo; ", "cat | sh -s"
+        started = f"sh -c '{before}echo {WHO} {nonce} ready; {shell}'"
         if self.ask_password is None:
             return f"{self.program} -n {started}"
         if self.program == "doas":
