@@ -16,6 +16,8 @@ order, compared by identity (or as numbers), with no more methods than the class
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False  # what type checkers take for true; to import typing takes 3 ms
 
 if TYPE_CHECKING:
@@ -202,12 +204,17 @@ else:
 
     def _make_eq(values: _Values) -> object:
         names = values.counted
+        # Until Python 3.12 tuples of the fields are compared, and what is identical counts as equal.
+        identical = sys.version_info < (3, 13)
 
         def __eq__(self: object, other: object) -> bool:
             if other.__class__ is not self.__class__:
                 return NotImplemented
-            mine, others = self.__dict__, other.__dict__
-            return all(mine[name] is others[name] or mine[name] == others[name] for name in names)
+            for name in names:
+                mine, others = self.__dict__[name], other.__dict__[name]
+                if not (mine == others or (identical and mine is others)):
+                    return False
+            return True
 
         return __eq__
 
