@@ -251,7 +251,8 @@ def test_harmless_names_are_let_through(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a b", "a$b", "a\\b", "DOMAIN\\user", "a@b", "a#b", "a!b"])
 def test_user_names_may_have_more_than_host_names(name: str) -> None:
-    assert not is_refused_by_ssh("--", f"{name}@h")
+    # A newer ssh (10.6) refuses some of them itself, and -G says so.
+    assert not is_refused_by_ssh("--", f"{name}@h") or set(name) & set("$\\")
     check_invocation(Invocation(f"{name}@h"))
 
 
