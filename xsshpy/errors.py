@@ -61,6 +61,10 @@ class SettingsError(XsshError):
     """The configuration could not be read, or asks for something that is not supported."""
 
 
+class LibraryError(XsshError):
+    """A library is installed in a version that xssh can't be used with."""
+
+
 class LogFileError(XsshError):
     """The file of -E can't be written; ssh ends with 1 here."""
 

@@ -204,7 +204,7 @@ else:
 
     def _make_eq(values: _Values) -> object:
         names = values.counted
-        # Until Python 3.12 tuples of the fields are compared, and what is identical counts as equal.
+        # Until Python 3.12 tuples of the fields are compared: what is identical is equal.
         identical = sys.version_info < (3, 13)
 
         def __eq__(self: object, other: object) -> bool:

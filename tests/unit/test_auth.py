@@ -17,9 +17,11 @@ from xsshpy.ssh.auth import methods_to_try
 from xsshpy.ssh.identities import signature_algorithms
 from xsshpy.ssh.keyfiles import (
     KEY_FILE_LIMIT,
+    is_default,
     parse_public_half,
     read_key_file,
 )
+from xsshpy.tokens import home_directory
 
 RSA_CERTIFICATE = b"ssh-rsa-cert-v01@openssh.com"
 
@@ -145,3 +147,19 @@ def settle(*lines: str) -> Settings:
 )
 def test_which_methods_are_tried(lines: list[str], expected: list[str]) -> None:
     assert methods_to_try(settle(*lines)) == expected
+
+
+def test_the_key_files_that_ssh_looks_for_by_itself() -> None:
+    """What this machine's ssh names in -G without being asked is not missed aloud."""
+    argv = [require_tool("ssh"), "-F", "none", "-G", "host"]
+    shown = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    lines = [line.split()[1] for line in shown.splitlines() if line.startswith("identityfile ")]
+    assert len(lines) > 3
+    folder = os.path.join(home_directory(), ".ssh")
+    assert [
+        name
+        for name in (os.path.basename(line) for line in lines)
+        if not is_default(os.path.join(folder, name))
+    ] == []
+    assert not is_default(os.path.join(folder, "id_other"))
+    assert not is_default("/elsewhere/id_rsa")

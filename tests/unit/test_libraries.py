@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import asyncssh
+import pytest
+
+from xsshpy.errors import LibraryError
+from xsshpy.ssh.libraries import require_known
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,3 +86,40 @@ def test_missing_asyncssh_is_said_by_python_itself(tmp_path: Path) -> None:
         "except ModuleNotFoundError as error: print(error)"
     )
     assert python(code) == "No module named 'asyncssh'"
+
+
+@pytest.mark.parametrize("version", ["2.24.1", "2.24.2", "2.24.10", "2.24.1.post1"])
+def test_a_known_asyncssh(version: str) -> None:
+    require_known(version)
+
+
+@pytest.mark.parametrize(
+    "version", ["2.24.0", "2.24", "2.23.9", "1.99.1", "2.25.0", "2.25", "3.0.0", "", "x"]
+)
+def test_another_asyncssh_is_refused(version: str) -> None:
+    said = f"^xssh: asyncssh {version} is installed: xssh works with 2.24.1 or later, below 2.25$"
+    with pytest.raises(LibraryError, match=said) as caught:
+        require_known(version)
+    remedy = f"{sys.executable} -m pip install 'asyncssh>=2.24.1,<2.25'"
+    assert caught.value.remedy == remedy
+    project = ROOT / "pyproject.toml"
+    assert re.search('"(asyncssh.*?)"', project.read_text())[1] in remedy  # type: ignore[index]
+
+
+def test_another_asyncssh_ends_the_run(short_directory: Path) -> None:
+    assert asyncssh.__file__ is not None
+    copy = short_directory / "asyncssh"
+    shutil.copytree(Path(asyncssh.__file__).parent, copy)
+    text = (copy / "version.py").read_text()
+    (copy / "version.py").write_text(text.replace("'2.24.", "'2.99."))
+    done = subprocess.run(
+        [sys.executable, "-m", "xsshpy", "--share", "no", "-p", "1", "127.0.0.1", "true"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(short_directory), str(ROOT)])},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (255, "")
+    assert done.stderr.startswith("xssh: asyncssh 2.99.") and "try: " in done.stderr

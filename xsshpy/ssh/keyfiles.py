@@ -29,7 +29,10 @@ KEY_FILE_LIMIT = 1 << 20
 """Bytes of a key or certificate file that are read; OpenSSH has the same limit."""
 
 _DEFAULT_NAMES = frozenset(
-    {"id_rsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk", "id_xmss", "id_dsa"}
+    {
+        *("id_rsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk"),
+        *("id_mldsa44_ed25519", "id_xmss", "id_dsa"),  # of the newest ssh, and of older ones
+    }
 )
 _Key = TypeVar("_Key")
 _OPENSSH_MAGIC = b"openssh-key-v1\0"

@@ -4,11 +4,16 @@ asyncssh looks for two libraries that it can do without, by ctypes.util.find_lib
 ldconfig, gcc and ld for what is not there: a quarter of the time its import takes, and an error
 where no temporary file can be made. While it is imported, these two are looked for by asking the
 dynamic loader only; the search is then as it was.
+
+Another asyncssh than pyproject.toml allows is refused: what is overridden in it decides, among
+other things, whether a host key is trusted; a version that no longer asks must not be used.
 """
 
 from __future__ import annotations
 
 import sys
+
+from xsshpy.errors import LibraryError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +26,8 @@ _VERSIONS = {"nettle": (8, 9, 7, 6, 10, 11, 12), "oqs": (9, 8, 7, 6, 5, 4, 10, 1
 """The ABI versions there are, or may be soon: those in use come first."""
 _OTHER_NAMES = frozenset({"libnettle", "libnettle-6", "liboqs"})
 """How asyncssh calls them on Windows."""
+_FIRST, _END = (2, 24, 1), (2, 25)
+"""The versions of asyncssh whose inner parts are known: from the first, before the end."""
 
 
 def speed_up_import() -> None:
@@ -54,12 +61,27 @@ def _wrap(loader: Loader) -> None:
     """Let this loader, which is asyncssh's alone, run its module with the quick search."""
 
     def execute(module: ModuleType) -> None:
+        from asyncssh.version import __version__
+
         from xsshpy.ssh.deferred import execute_lightly
 
         del loader.exec_module
+        require_known(__version__)
         _search_quickly(lambda: execute_lightly(module, loader.exec_module))
 
     loader.exec_module = execute  # type: ignore[method-assign]
+
+
+def require_known(version: str) -> None:
+    """Raise LibraryError for a version of asyncssh whose inner parts are not known."""
+    digits = [part for part in version.split(".")[:3] if part.isdecimal()]
+    if _FIRST <= tuple(map(int, digits)) < _END:
+        return
+    first, end = (".".join(map(str, each)) for each in (_FIRST, _END))
+    raise LibraryError(
+        f"xssh: asyncssh {version} is installed: xssh works with {first} or later, below {end}",
+        remedy=f"{sys.executable} -m pip install 'asyncssh>={first},<{end}'",
+    )
 
 
 def _search_quickly(load: Callable[[], None]) -> None:
