@@ -105,3 +105,21 @@ def functions_of(path: Path) -> dict[str, str]:
             start = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
             found[node.name] = "\n".join(lines[start - 1 : node.end_lineno])
     return found
+
+
+@functools.cache
+def trees() -> dict[Path, ast.Module]:
+    """Return the package's modules, parsed."""
+    return {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+@functools.cache
+def constants() -> tuple[str, ...]:
+    """Return every piece of text in the package's modules."""
+    found = [
+        node.value
+        for tree in trees().values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    return tuple(dict.fromkeys(found))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import shlex
@@ -14,6 +13,7 @@ from tests.support.documents import (
     PACKAGE,
     ROOT,
     anchors,
+    constants,
     functions_of,
     links,
     pages,
@@ -31,6 +31,7 @@ from xsshpy.arguments import (
 from xsshpy.cli import ask_click
 from xsshpy.long_options import LONG_OPTIONS
 from xsshpy.mux.control import LEVEL_VARIABLE
+from xsshpy.mux.messages import Kind
 from xsshpy.remote.facts import PredictionClass
 from xsshpy.remote.frames import LONGEST, OF_CLIENT, OF_LINK, TO_AGENT, TO_LOCAL, FrameKind
 
@@ -198,12 +199,7 @@ def test_the_readme_has_every_option_of_xsshs_own() -> None:
 
 def read_variables() -> set[str]:
     """Return the variables that a user may set."""
-    found: set[str] = set()
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            value = node.value if isinstance(node, ast.Constant) else None
-            if isinstance(value, str) and re.fullmatch(r"XSSH_[A-Z0-9_]+", value):
-                found.add(value)
+    found = {text for text in constants() if re.fullmatch(r"XSSH_[A-Z0-9_]+", text)}
     return found - {LEVEL_VARIABLE, "XSSH_TRIED_SSH"}  # between processes of xssh
 
 
@@ -306,3 +302,12 @@ def test_what_is_overridden_of_asyncssh_is_where_it_is_said_to_be() -> None:
             word = name.rpartition(".")[2]
             if re.fullmatch(r"_?[a-z_]+|_?[A-Z]\w+", word):
                 assert word in text, (where, name)
+
+
+def test_the_messages_of_shared_connections_are_those_of_the_code() -> None:
+    table = rows(section("multiplexing.md", "The protocol"))
+    found = {name.strip("`"): int(number.strip("`"), 16) for number, name, _, _ in table}
+    assert found == {kind.name: int(kind) for kind in Kind}
+    for number, _, to, _ in table:
+        says = {"0": "both", "1": "master", "8": "passenger"}
+        assert to == says[number.strip("`")[2]]

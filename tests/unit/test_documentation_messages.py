@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import xsshpy.errors
-from tests.support.documents import PACKAGE, ROOT, headings, rows, section
+from tests.support.documents import PACKAGE, ROOT, constants, headings, rows, section, trees
 from xsshpy.errors import XsshError
 
 PAGE = ROOT / "docs" / "troubleshooting.md"
@@ -80,17 +80,9 @@ def quoted() -> tuple[str, ...]:
 
 @functools.cache
 def said() -> tuple[str, ...]:
-    """Return every piece of text in the package, but for docstrings; literals joined."""
-    found: list[str] = []
-    for path in PACKAGE.rglob("*"):
-        if path.suffix == ".sh":
-            found.append(path.read_text())
-        if path.suffix != ".py":
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(node.value)
-    return tuple(found)
+    """Return every piece of text in the package."""
+    scripts = [path.read_text() for path in sorted(PACKAGE.rglob("*.sh"))]
+    return (*constants(), *scripts)
 
 
 def fragments(quote: str) -> list[str]:
@@ -141,20 +133,24 @@ def families() -> set[str]:
     for kind in found:
         found += kind.__subclasses__()
     names = {kind.__name__ for kind in found}
-    for path in PACKAGE.rglob("*.py"):
-        for name, base in re.findall(r"^class (\w+)\((\w+)\):", path.read_text(), re.M):
-            if base in names:
-                names.add(name)
+    for tree in trees().values():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                names.update(node.name for base in node.bases if ast.unparse(base) in names)
     return names
 
 
-def advice() -> Iterator[tuple[Path, str, list[str]]]:
+@functools.cache
+def advice() -> tuple[tuple[Path, str, list[str]], ...]:
+    return tuple(find_advice())
+
+
+def find_advice() -> Iterator[tuple[Path, str, list[str]]]:
     """Yield where the code says to try something: the file, the expression, its fixed parts."""
     kinds = families() - set(NEEDS_NO_WORDS)
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path, tree in trees().items():
         if path.parent.name in ("doctor", "completion"):
             continue  # findings carry their own remedies; see docs/doctor.md
-        tree = ast.parse(path.read_text())
         names = names_in(tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
