@@ -31,7 +31,7 @@ from tests.support.processes import end_popen, run, wait_until
 from tests.support.sshd import KeyRing
 from tests.support.warmstart import open_process
 
-WARM_UP = 0.2
+WARM_UP = 0.5
 """Part of the table in which caches are still being filled."""
 ALLOWED = {"kB": 1000.0, "descriptors": 1.0, "threads": 1.0, "tasks": 2.0, "objects": 2000.0}
 """Growth over the whole of a run that is no leak, by the unit."""

@@ -106,6 +106,13 @@ class AgentChannel(BulkChannel, asyncssh.SSHClientChannel[bytes]):
             self.send_signal("TERM")
         self.abort()
 
+    async def reach(self) -> None:
+        """Wait until the server answers; at once where the connection is gone."""
+        connection = self._conn
+        if connection is not None:
+            with contextlib.suppress(asyncssh.Error, OSError):
+                await connection._make_global_request(b"keepalive@openssh.com")
+
     def write(self, data: bytes, datatype: int | None = None) -> None:
         """Send bytes; OSError where the channel is closed, as with any stream."""
         if self._send_state != "open":

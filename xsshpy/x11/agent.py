@@ -93,6 +93,9 @@ class AgentChannel(Protocol):
     def kill(self) -> None:
         """End whatever runs there in its place, and close."""
 
+    async def reach(self) -> None:
+        """Wait until the server answers; at once where the connection is gone."""
+
 
 class AgentReceiver(Protocol):
     """What an agent's channel talks to."""
@@ -231,7 +234,12 @@ class AgentForwarding:
             opened=self._look_again,
             look=self._look,
             admitted=self._take_door,
+            reach=self._reach,
         )
+
+    async def _reach(self) -> None:
+        if self._channel is not None:
+            await self._channel.reach()
 
     def _count(self, client: int, counters: Mapping[str, int]) -> None:
         if len(self.counts) < COUNTED_LIMIT:

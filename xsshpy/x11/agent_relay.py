@@ -30,6 +30,7 @@ from xsshpy.remote.payloads import (
     build_admit,
     build_close,
     build_dismiss,
+    build_ping,
     build_pool,
     parse_admitted,
     parse_open,
@@ -67,6 +68,15 @@ UNCONFIRMED_IN_ALL = 1 << 30
 MOMENT = 5.0
 """How far apart the X server's ends of several connections may be seen (seconds)."""
 
+SILENCE = 15.0
+"""After how much of it an agent that has clients is asked whether it is there (seconds)."""
+ANSWER_TIME = 5.0
+"""How long it may take to answer once the server has (seconds)."""
+STANDS_STILL = (
+    "xssh: X11: the agent on the other host does not answer: windows stand still, and are not "
+    "waited for"
+)
+
 RECORD_BATCH = 1 << 16
 NOTICES = {
     rejection.reason.decode("ascii").strip(): rejection.notice
@@ -85,6 +95,10 @@ class LinkChannel(Protocol):
         """Close, once everything was sent."""
 
 
+async def _no_server() -> None:
+    """There is none to be reached."""
+
+
 @dataclass(frozen=True)
 class AgentOptions:
     """How the agent's clients are served.
@@ -94,6 +108,7 @@ class AgentOptions:
     takes a line for the user, ``debug`` one for whoever asked for details, ``learned`` what clients
     asked that was not known beforehand, ``counted`` the counters of a client that is gone;
     ``opened`` is called for each client that comes, ``look`` with what the agent wants to know;
+    ``reach`` returns once the SSH server has answered something;
     ``admitted`` takes a session, and whether the agent made it a cookie of its own.
     """
 
@@ -107,6 +122,7 @@ class AgentOptions:
     look: Callable[[list[Look]], None] = lambda orders: None
     counted: Callable[[int, dict[str, int]], None] = lambda client, counters: None
     admitted: Callable[[int, bool], None] = lambda session, written: None
+    reach: Callable[[], Awaitable[None]] = _no_server
 
 
 class AgentRelay:
@@ -126,6 +142,9 @@ class AgentRelay:
         self._news = WaitingNews()
         self._cut_off: float | None = None
         self._watchers: set[asyncio.Event] = set()
+        self._heard = time.monotonic()
+        self._stands_still = False
+        self._is_watched = False
         self._ended_sessions: set[int] = set()
         self.reports: dict[int, Callable[[str], None]] = {}
         """Takes lines about a session's clients; without one ``report`` takes them."""
@@ -221,7 +240,7 @@ class AgentRelay:
 
     def has_clients(self, session: int | None) -> bool:
         """Tell whether clients are here: a session's, or with None anyone's."""
-        if self._closed:
+        if self._closed or self._stands_still:
             return False
         return any(session in (None, each.session) for each in self._clients.values())
 
@@ -260,6 +279,8 @@ class AgentRelay:
         """Take bytes from the other host. A broken link closes the channel."""
         if self._closed:
             return
+        self._heard = time.monotonic()
+        self._stands_still = False
         try:
             for frame in self._link.receive_data(data):
                 self._take_frame(frame)
@@ -347,6 +368,28 @@ class AgentRelay:
         elif opening.slot is None:
             self._spawn(self._open_for(connection, opening))
         self._options.opened()
+        if not self._is_watched:
+            self._is_watched = True
+            self._spawn(self._watch_agent())
+
+    async def _watch_agent(self) -> None:
+        """Notice an agent that stands still under its windows; one on a slow line may be slow."""
+        has_said = False
+        while self._clients:
+            await asyncio.sleep(SILENCE)
+            asked = time.monotonic()
+            if asked - self._heard < SILENCE or self._stands_still or self._closed:
+                continue
+            self._link.queue_control(build_ping(b""))
+            self.flush()
+            await self._options.reach()
+            await asyncio.sleep(ANSWER_TIME)
+            if self._heard < asked and self._clients:
+                if not has_said:
+                    self._options.report(STANDS_STILL)
+                has_said = self._stands_still = True
+                self._tell_watchers()
+        self._is_watched = False
 
     def _refuse(self, connection: ServerConnection, rejection: Rejection) -> None:
         self._report_of(connection)(rejection.notice)
