@@ -7,6 +7,7 @@ os-release are the test's, and its sessions have a PATH with the programs they n
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -27,13 +28,17 @@ LOGIN_UID = 1000
 
 PACKAGES = """#!/bin/sh
 # Stands for a package manager: what it installs is a file in a folder, and xauth itself.
-echo "$0 $*" | sed 's,.*/,,' >>@LOG@
+echo "${0##*/} $*" >>@LOG@
 there=@THERE@
 case "${0##*/} $*" in
-*" install "*|"pacman -S "*|"apk add "*)
+*" install -y -p "*) touch "$4/conda-meta/tk-8.6.json" "$there/tk" ;;
+*" remove -y -p "*) rm "$4/conda-meta/tk-8.6.json" "$there/tk" ;;
+"brew list --versions "*) test -e "$there/$3" ;;
+"brew uninstall "*) rm "$there/$2" ;;
+*" install "*|"pacman -S "*|"apk "*" add "*)
   for name; do
     case $name in
-    -*|install|add) continue ;;
+    -*|install|add|120) continue ;;
     *xauth*) cp @XAUTH@ @BIN@/xauth ;;
     esac
     touch "$there/$name"
@@ -48,7 +53,7 @@ esac
 """
 
 PYTHON = """#!/bin/sh
-ls @THERE@ | grep -Eq '^(python3-)?tk(inter)?$' || PYTHONPATH=@HIDDEN@:@HOME@
+ls @THERE@ | grep -Eq '^(python3-)?tk(inter)?$|^python-tk@' || PYTHONPATH=@HIDDEN@:@HOME@
 export PYTHONPATH="${PYTHONPATH:-@HOME@}"
 exec @PYTHON@ "$@"
 """
@@ -154,16 +159,25 @@ def make_place(
     config: str = "Include @FOLDER@/sshd_config.d/*.conf\n",
     is_root: bool = True,
     start: str = 'exec "$@"',
+    base: str = "",
+    program: str = "",
     mounts: str = "",
 ) -> Place:
     """Start a server without xauth, X11Forwarding and Tk. Needs root.
 
     ``start`` is how a shell starts sshd: by default by its words, ``sshd -D -E LOG -f CONFIG``.
-    ``mounts`` is run before, in the server's own mount namespace; "$1" is the folder.
+    ``base`` is where its Python lives, ``program`` the package manager that keeps it, both below
+    the folder. ``mounts`` is run before, in the server's own mount namespace; "$1" is the folder.
     """
     folder.mkdir()
     path = make_folder(folder, managers)
     (folder / "release").write_text(release)
+    if base:
+        (folder / base / ("bin" if "brew" in base else "conda-meta")).mkdir(parents=True)
+        (folder / program).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path / managers[0], folder / program)
+        text = f"import sys\nsys.base_prefix = {str(folder / base)!r}\n"
+        (folder / "python" / "sitecustomize.py").write_text(text)
     own = 'mount --bind "$1/state" /var/lib && mount --bind "$1/release" /etc/os-release'
     login = f'exec unshare -U --map-user={LOGIN_UID} --map-group={LOGIN_UID} "$@"'
     before = ["unshare", "-m", "sh", "-c", f"{own} && {mounts} shift && {login}", "sh", str(folder)]

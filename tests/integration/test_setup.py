@@ -229,7 +229,7 @@ def test_a_no_changes_nothing(
             "zypper --non-interactive install --no-recommends xauth python3-tk",
         ),
         ("ID=arch\n", ("pacman",), "pacman -S --needed --noconfirm xorg-xauth tk"),
-        ("ID=alpine\n", ("apk",), "apk add xauth python3-tkinter"),
+        ("ID=alpine\n", ("apk",), "apk --wait 120 add xauth python3-tkinter"),
     ],
     ids=["dnf", "zypper", "pacman", "apk"],
 )
@@ -244,6 +244,31 @@ def test_each_package_manager(
     place.folder.joinpath("log").write_text("")
     undone = place.set_up("--undo", "--dry-run")
     assert undone.stdout.decode().count("  - remove ") == 2
+
+
+@pytest.mark.parametrize(
+    ("base", "program", "install", "remove"),
+    [
+        ("brew/opt/python@3.1", "brew/bin/brew", "install python-tk@3.1", "uninstall python-tk@3.1"),
+        ("conda", "conda/bin/conda", "install -y -p {base} tk", "remove -y -p {base} tk"),
+        ("m/envs/my env", "m/bin/mamba", "install -y -p {base} tk", "remove -y -p {base} tk"),
+    ],
+    ids=["brew", "conda", "mamba"],
+)  # fmt: skip
+def test_package_managers_of_users(
+    make: Callable[..., Place], base: str, program: str, install: str, remove: str
+) -> None:
+    """They need no root, and are where their Python is."""
+    place = make(is_root=False, base=base, program=program)
+    name = program.rpartition("/")[2]
+    words = {"base": place.folder / base}
+    place.set_up("--yes")  # what root is needed for is left
+    assert f"{name} {install.format(**words)}" in place.asked()
+    again = place.set_up("--dry-run").stdout.decode()
+    assert "To do on" not in again, again
+    assert place.set_up("--undo", "--yes").status == 0
+    assert f"{name} {remove.format(**words)}" in place.asked()
+    assert "install" in place.set_up("--dry-run").stdout.decode()
 
 
 def test_a_package_manager_that_fails(make: Callable[..., Place]) -> None:

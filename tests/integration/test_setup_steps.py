@@ -219,3 +219,34 @@ def test_links_are_followed_for_settings_of_ones_own(ground: Ground) -> None:
     what = next(ground.folder.glob("record/home/*/what")).read_text()
     assert what == f"file|1|home|{real}\n"
     assert shlex.quote(str(real)).startswith("'")
+
+
+def test_a_package_manager_that_waits(ground: Ground) -> None:
+    """What it said last is told meanwhile, and its status is what counts."""
+    step = "step 1 install apt-get xauth {} ''"
+    waits = shlex.quote("echo Waiting for the lock: it is 4711; sleep 2; exit 7")
+    done = ground.run("xs_every=1", "open_record root", step.format(waits), "close_record")
+    lines = [line.removeprefix("xssh-setup n ") for line in done.stdout.splitlines()]
+    assert "still 1 Waiting for the lock: it is 4711" in lines, done
+    assert (
+        lines[-2:]
+        == ["failed 1 the package manager failed", "said Waiting for the lock: it is 4711"][::-1]
+    )
+    assert list(ground.folder.glob("record/*")) == []
+
+
+def test_a_file_that_cannot_be_written(ground: Ground) -> None:
+    ground.reset("")
+    old = ground.state()
+    mv = ground.folder / "bin" / "mv"
+    write_program(
+        mv, "#!/bin/sh\necho \"mv: cannot move '$2': Operation not permitted\" >&2\nexit 1\n"
+    )
+    good = Configure(str(ground.config), ("X11Forwarding yes",), False)
+    calls = [call_step(2, ChooseBackend(str(ground.rc), "TkAgg", None)), call_step(1, good)]
+    done = ground.run("open_record root", *calls, "close_record")
+    for number, place in ((1, ground.config), (2, ground.rc)):
+        words = f"failed {number} {place} can't be written: mv: cannot move "
+        assert words in done.stdout and "Operation not permitted" in done.stdout
+    assert ground.state() == old
+    assert list(ground.folder.glob("record/*")) == []

@@ -126,12 +126,12 @@ APT = "env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l apt-get -q -y -o DP
         ("rocky", "dnf yum apt-get", "dnf -q -y install xorg-x11-xauth python3-tkinter"),
         ("centos 7", "yum", "yum -q -y install xorg-x11-xauth python3-tkinter"),
         ("amazon", "dnf", "dnf -q -y install xorg-x11-xauth python3-tkinter"),
-        ("leap", "zypper", "zypper --non-interactive install --no-recommends xauth python3-tk"),
-        ("tumbleweed", "zypper", "zypper --non-interactive install --no-recommends xauth python3-tk"),
+        ("leap", "zypper", "env ZYPP_LOCK_TIMEOUT=120 zypper --non-interactive install --no-recommends xauth python3-tk"),
+        ("tumbleweed", "zypper", "env ZYPP_LOCK_TIMEOUT=120 zypper --non-interactive install --no-recommends xauth python3-tk"),
         ("arch", "pacman", "pacman -S --needed --noconfirm xorg-xauth tk"),
         ("manjaro", "pacman", "pacman -S --needed --noconfirm xorg-xauth tk"),
-        ("alpine", "apk", "apk add xauth python3-tkinter"),
-        ("unheard of", "zypper apk", "zypper --non-interactive install --no-recommends xauth python3-tk"),
+        ("alpine", "apk", "apk --wait 120 add xauth python3-tkinter"),
+        ("unheard of", "zypper apk", "env ZYPP_LOCK_TIMEOUT=120 zypper --non-interactive install --no-recommends xauth python3-tk"),
     ],
 )  # fmt: skip
 def test_each_distribution(release: str, managers: str, expected: str) -> None:
@@ -157,12 +157,19 @@ def test_each_distribution(release: str, managers: str, expected: str) -> None:
     [
         ({}, {"version": "3.12.1", "executable": "/usr/bin/python3.12"}, [f"{APT} python3.12-tk"], ""),
         ({"family": "fedora", "managers": ("dnf",)}, {"version": "3.12.1"}, ["dnf -q -y install python3.12-tkinter"], ""),
-        ({"family": "suse", "managers": ("zypper",)}, {"version": "3.12.1"}, ["zypper --non-interactive install --no-recommends python312-tk"], ""),
+        ({"family": "suse", "managers": ("zypper",)}, {"version": "3.12.1"}, ["env ZYPP_LOCK_TIMEOUT=120 zypper --non-interactive install --no-recommends python312-tk"], ""),
         ({"family": "arch", "managers": ("pacman",)}, {"version": "3.12.1"}, ["pacman -S --needed --noconfirm tk"], ""),
         ({}, {"tk_error": "ImportError: libX11.so.6: cannot open", "base": "/home/d/.local/share/uv/python/cpython-3.12"}, [f"{APT} libx11-6"], ""),
         ({}, {"conda": "/opt/c/bin/conda", "base": "/opt/c/envs/my env", "may_write": True}, ["/opt/c/bin/conda install -y -p '/opt/c/envs/my env' tk"], ""),
         ({}, {"conda": "/opt/c/bin/conda", "base": "/opt/c"}, [], "whoever keeps /opt/c"),
-        ({}, {"base": "/home/linuxbrew/.linuxbrew/Cellar/python@3.13/3.13.1"}, ["brew install python-tk@3.13"], ""),
+        ({"is_root": False}, {"base": "/home/linuxbrew/.linuxbrew/Cellar/python@3.13/3.13.1", "may_write": True}, ["/home/linuxbrew/.linuxbrew/bin/brew install python-tk@3.13"], ""),
+        ({"is_root": False}, {"base": "/home/b/opt/python@3.13", "may_write": True}, ["/home/b/bin/brew install python-tk@3.13"], ""),
+        ({"is_root": False}, {"base": "/home/b/opt/python@3.13"}, [], "whoever keeps /home/b, not root: /home/b/bin/brew install"),
+        ({}, {"base": "/home/b/opt/python@3.13", "may_write": True}, [], "not root"),
+        ({}, {"base": "/usr/local", "tk_error": "ImportError: libtk8.6.so: cannot open"}, [f"{APT} libtk8.6"], ""),
+        ({"family": "fedora", "managers": ("dnf",)}, {"base": "/usr/local", "tk_error": "libtcl8.6.so: cannot open"}, ["dnf -q -y install tk"], ""),
+        ({}, {"base": "/usr/local"}, [], "build it again with Tk's headers"),
+        ({}, {"base": "/usr", "version": "3.12.7", "executable": "/usr/bin/python3.12", "tk_error": "ModuleNotFoundError: No module named '_tkinter'"}, [f"{APT} python3.12-tk"], ""),
         ({}, {"base": "/home/d/.local/share/uv/python/cpython-3.12.1"}, [], "uv python install --reinstall 3.11"),
         ({}, {"base": "/home/d/.pyenv/versions/3.11.2"}, [], "pyenv install --force 3.11.2"),
         ({}, {"base": "/opt/own"}, [], "PySide6"),
@@ -185,8 +192,8 @@ def test_each_python(
 
 
 def test_who_installs() -> None:
-    brewed = replace(NO_TK, base="/opt/brew/Cellar/python@3.12/3.12.1")
-    (step,) = plan_of(replace(SERVER, x11=True, python=brewed)).steps
+    brewed = replace(NO_TK, base="/opt/brew/Cellar/python@3.12/3.12.1", may_write=True)
+    (step,) = plan_of(replace(SERVER, is_root=False, x11=True, python=brewed)).steps
     assert not step.as_root
     (step,) = plan_of(replace(SERVER, x11=True, python=NO_TK)).steps
     assert step.as_root

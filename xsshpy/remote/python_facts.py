@@ -138,8 +138,11 @@ def find_home():
     base = getattr(sys, "base_prefix", sys.prefix)
     facts = {"base": base, "may_write": os.access(base, os.W_OK), "conda": None}
     if os.path.isdir(os.path.join(base, "conda-meta")):
-        places = [os.path.join(base, place, "conda") for place in ("bin", "../../bin")]
-        places.append(os.environ.get("CONDA_EXE", ""))
+        names = ("conda", "mamba", "micromamba")
+        folders = [os.path.join(base, "bin"), os.path.join(base, "../../bin")]
+        folders += [os.path.expanduser("~/.local/bin"), os.path.expanduser("~/bin")]
+        places = [os.path.join(folder, name) for folder in folders for name in names]
+        places[:0] = [os.environ.get("CONDA_EXE", ""), os.environ.get("MAMBA_EXE", "")]
         for place in places:
             if os.access(place, os.X_OK):
                 facts["conda"] = os.path.normpath(place)

@@ -33,9 +33,13 @@ MANAGERS = (
     ),
     Manager("dnf", "rpm", "dnf -q -y install"),
     Manager("yum", "rpm", "yum -q -y install"),
-    Manager("zypper", "suse", "zypper --non-interactive install --no-recommends"),
+    Manager(
+        "zypper",
+        "suse",
+        "env ZYPP_LOCK_TIMEOUT=120 zypper --non-interactive install --no-recommends",
+    ),
     Manager("pacman", "arch", "pacman -S --needed --noconfirm"),
-    Manager("apk", "apk", "apk add", "apk update"),
+    Manager("apk", "apk", "apk --wait 120 add", "apk update"),
 )
 """The system's own, in the order in which they are looked for."""
 
@@ -106,13 +110,15 @@ def find_tk_way(facts: ServerFacts) -> TkWay:
     manager = find_manager(facts)
     if "libX11" in python.tk_error:
         return _by_system(LIBX11, manager)
+    library = re.search(r"\blib(tk|tcl)(\d+\.\d+)\.so", python.tk_error)
+    if library:  # a Python that was built with Tk, as in slim images; Debian's name has the version
+        name = f"lib{library[1]}{library[2]}"
+        return _by_system(Package(name, "tk", "tk", "tk", "tk"), manager)
     if python.conda:
         return _by_conda(python)
-    brewed = re.search(r"/Cellar/python@(\d+\.\d+)/", python.base + "/")
+    brewed = re.match(r"(/.+)/(?:Cellar|opt)/python@(\d+\.\d+)/", python.base + "/")
     if brewed:
-        name = f"python-tk@{brewed[1]}"
-        command = f"brew install {name}"
-        return TkWay(installation=Installation("brew", (name,), command, as_root=False))
+        return _by_brew(facts, brewed[1], f"python-tk@{brewed[2]}")
     if python.base == "/usr":
         return _by_distribution(facts, manager)
     return TkWay(advice=_advise(python))
@@ -122,6 +128,18 @@ def _by_system(package: Package, manager: Manager | None) -> TkWay:
     if manager is None:
         return TkWay(advice=f"{package.deb} (Debian's name; {package.rpm} in Fedora)")
     return TkWay(package=name_of(package, manager))
+
+
+def _by_brew(facts: ServerFacts, home: str, name: str) -> TkWay:
+    """By that Homebrew's own program: no session over SSH has it on its PATH. It refuses root."""
+    command = f"{shlex.quote(home + '/bin/brew')} install {name}"
+    if facts.is_root or not facts.python.may_write:
+        return TkWay(advice=f"whoever keeps {home}, not root: {command}")
+    return TkWay(
+        installation=Installation(
+            "brew", (name,), command, as_root=False, program=f"{home}/bin/brew"
+        )
+    )
 
 
 def _by_conda(python: PythonFacts) -> TkWay:

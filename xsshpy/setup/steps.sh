@@ -116,7 +116,7 @@ quietly() {
     n=0
     while sleep 1 && test -e "$run/busy" && kill -0 $$ 2>/dev/null; do
       n=$((n + 1))
-      test $((n % 15)) != 0 || say still "$n $(tail -n 1 "$run/log")"
+      test $((n % ${xs_every:-15})) != 0 || say still "$n $(tail -n 1 "$run/log")"
     done
   ) </dev/null 2>/dev/null &
   (trap - INT TERM PIPE; eval "$1") </dev/null >>"$run/log" 2>&1
