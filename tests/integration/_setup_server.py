@@ -173,7 +173,7 @@ def make_place(
     path = make_folder(folder, managers)
     (folder / "release").write_text(release)
     if base:
-        (folder / base / ("bin" if "brew" in base else "conda-meta")).mkdir(parents=True)
+        (folder / base / ("bin" if "brew" in program else "conda-meta")).mkdir(parents=True)
         (folder / program).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path / managers[0], folder / program)
         text = f"import sys\nsys.base_prefix = {str(folder / base)!r}\n"

@@ -249,7 +249,7 @@ def test_each_package_manager(
 @pytest.mark.parametrize(
     ("base", "program", "install", "remove"),
     [
-        ("brew/opt/python@3.1", "brew/bin/brew", "install python-tk@3.1", "uninstall python-tk@3.1"),
+        ("b/opt/python@3.1", "b/bin/brew", "install python-tk@3.1", "uninstall python-tk@3.1"),
         ("conda", "conda/bin/conda", "install -y -p {base} tk", "remove -y -p {base} tk"),
         ("m/envs/my env", "m/bin/mamba", "install -y -p {base} tk", "remove -y -p {base} tk"),
     ],
