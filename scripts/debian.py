@@ -1,5 +1,7 @@
 """`xssh --setup` on a whole Debian: real apt, dpkg and sshd, from nothing to a plot on a screen.
 
+Then as a login that is not root's, by real sudo and doas, which ask for a password on a terminal.
+
 By hand, as root, on Linux, with the tests' environment: `python scripts/debian.py [--root FOLDER]`.
 It takes some minutes and 500 MB: debootstrap makes a Debian in a temporary folder, with matplotlib
 in /opt/plots; or FOLDER is one like that. It stays as it is: what changes lies in an overlay, in
@@ -24,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 from tests.support.clients import ClientHome  # noqa: E402
 from tests.support.processes import end_popen, wait_until, xssh_command  # noqa: E402
 from tests.support.sshd import KeyRing, client_block, free_port  # noqa: E402
+from tests.support.terminals import Terminal  # noqa: E402
 from tests.support.windows import Screen  # noqa: E402
 from tests.support.xvfb import Xvfb  # noqa: E402
 
@@ -140,6 +143,56 @@ def run_story(base: Path, folder: Path) -> None:
         assert state_of(inside) == before
         assert not (inside / "usr/bin/xauth").exists()
         xssh("--setup", "--dry-run", "server", PYTHON)
+        argv = [*xssh_command(), *home.arguments]
+        try_rights(child_of(debian.process.pid), inside, argv, environment)
+
+
+RIGHTS = {
+    "sudo": "apt-get -qq -y install sudo && adduser -q demo sudo",
+    "sudo with requiretty": "echo 'Defaults requiretty' >/etc/sudoers.d/tty",
+    "doas": "SUDO_FORCE_REMOVE=yes dpkg --remove sudo && apt-get -qq -y install opendoas &&"
+    " echo 'permit demo' >/etc/doas.conf",
+}
+USER = """
+set -e
+export DEBIAN_FRONTEND=noninteractive
+useradd -m -s /bin/sh demo
+echo demo:secret | chpasswd
+cp -r /root/.ssh /home/demo
+chown -R demo /home/demo
+apt-get -qq update
+"""
+
+
+def try_rights(pid: int, inside: Path, xssh: list[str], environment: dict[str, str]) -> None:
+    """Set up and take back as a login that has to ask for root's rights."""
+
+    def change(script: str) -> None:
+        argv = ["nsenter", "-m", "-p", "-r", "-w", "-t", str(pid), "sh", "-c", script]
+        subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    change(USER)
+    for name, script in RIGHTS.items():
+        change(script)
+        before = state_of(inside)
+        asked = rf"\[{name.partition(' ')[0]}\] password for demo@server: "
+        for words in ([], ["--undo"]):
+            terminal = Terminal([*xssh, "--setup", *words, "-l", "demo", "server"], env=environment)
+            try:
+                for wrong in (True, False):
+                    terminal.read_until(asked, timeout=60)
+                    terminal.write("wrong\n" if wrong else "secret\n")
+                terminal.read_until(r"Do this on server\? ", timeout=60)
+                terminal.write("y\n")
+                if words:
+                    terminal.read_until("Remove the packages too", timeout=60)
+                    terminal.write("y\n")
+                assert terminal.wait(300) == 0, terminal.output
+                assert b"secret" not in terminal.output
+            finally:
+                terminal.close()
+            assert (state_of(inside) == before) == bool(words), words
+        print(f"as a user: {name}", flush=True)
 
 
 def child_of(pid: int) -> int:
