@@ -196,8 +196,11 @@ def test_without_the_alias_ssh_is_left_alone(name: str, home: Path, tmp_path: Pa
         bare.close()
 
 
-@pytest.mark.parametrize("name", ["bash", "zsh"])
-def test_the_start_file_loads_it_at_the_first_tab(name: str, home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", ["ssh al", "xssh --doc"])
+@pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
+def test_the_start_file_loads_it_at_the_first_tab(
+    name: str, first: str, home: Path, tmp_path: Path
+) -> None:
     program = tmp_path / "xssh"
     program.write_text(
         f'#!/bin/sh\necho "$@" >>{tmp_path}/started\nexec {sys.executable} -m xsshpy "$@"\n'
@@ -209,8 +212,9 @@ def test_the_start_file_loads_it_at_the_first_tab(name: str, home: Path, tmp_pat
     shell = PromptShell(name, start_file, tmp_path, env, cwd=home)
     try:
         assert not (tmp_path / "started").exists()
-        assert shell.press_tab("ssh al").line == "ssh alpha "
-        assert shell.press_tab("xssh --doc").line == "xssh --doctor "
+        lines = {"ssh al": "ssh alpha ", "xssh --doc": "xssh --doctor "}
+        for typed in (first, *lines):
+            assert shell.press_tab(typed).line == lines[typed]
         assert (tmp_path / "started").read_text() == f"--completion {name}\n"
     finally:
         shell.close()

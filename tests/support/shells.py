@@ -44,6 +44,18 @@ tell-line() {{ print -rn -- "$BUFFER" >$OUT/line.new; command mv $OUT/line.new $
 zle -N tell-line
 bindkey '^X^P' tell-line
 """
+_FISH = """\
+set -g OUT {out}
+function fish_prompt; printf '> '; end
+function fish_greeting; end
+function tell_line
+    printf %s (commandline) >$OUT/line.new
+    command mv $OUT/line.new $OUT/line
+end
+bind \\cx\\cp tell_line
+{more}
+source {completion}
+"""
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,10 @@ class Completed:
 
 
 class PromptShell:
-    """An interactive bash or zsh in a terminal. ``more`` is read like its start file."""
+    """An interactive bash, zsh or fish in a terminal. ``more`` is read like its start file.
+
+    What fish offers is not told here, only what the line becomes.
+    """
 
     def __init__(
         self,
@@ -71,14 +86,18 @@ class PromptShell:
         self._folder = folder
         source = folder / "completion"
         source.write_text(completion)
-        text = _BASH if name == "bash" else _ZSH
-        start = folder / (".bashrc" if name == "bash" else ".zshrc")
+        text = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}[name]
+        start = folder / {"bash": ".bashrc", "zsh": ".zshrc", "fish": "fish/config.fish"}[name]
+        start.parent.mkdir(exist_ok=True)
         start.write_text(text.format(out=folder, completion=source, more=more))
         argv = {
             "bash": [program, "--noprofile", "--rcfile", str(start), "-i"],
             "zsh": [program, "-d", "-i"],
+            "fish": [program, "-i"],
         }[name]
         environment = {**env, "TERM": "dumb", "ZDOTDIR": str(folder)}
+        if name == "fish":
+            environment["XDG_CONFIG_HOME"] = str(folder)
         self._terminal = Terminal(argv, env=environment, cols=300, cwd=cwd)
         self._terminal.read_until("> ", timeout=30)
 
