@@ -140,3 +140,14 @@ def test_one_sshd_a_connection(make: Make, client_home: ClientHome) -> None:
     assert "# no sshd to tell" in place.set_up("--dry-run").stdout.decode()
     assert place.set_up("--yes").status == 0
     assert place.own_file.exists()
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_few_sessions(make: Make, most: int) -> None:
+    place = make(config=f"Include @FOLDER@/sshd_config.d/*.conf\nMaxSessions {most}\n")
+    done = place.set_up("--yes")
+    if most == 1:
+        assert done.status == 255
+        assert "the server allows one session on a connection, and setup takes two" in done.stderr
+    else:
+        assert (done.status, done.stdout.decode().count("  done  ")) == (0, 2), done

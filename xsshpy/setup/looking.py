@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, TypeVar
 
 from xsshpy.doctor.probes import (
     display_command,
@@ -13,9 +14,10 @@ from xsshpy.doctor.probes import (
     read_object,
     read_program,
 )
+from xsshpy.errors import SessionError
 from xsshpy.setup.facts import PythonFacts, ServerFacts, read_python, read_server, read_sshd
 from xsshpy.ssh.capture import capture
-from xsshpy.ssh.session import SessionPlan, X11Request
+from xsshpy.ssh.session import ChannelRefusedError, SessionPlan, X11Request
 from xsshpy.values import replace
 from xsshpy.x11.refusal import find_reason
 
@@ -23,17 +25,32 @@ if TYPE_CHECKING:
     from xsshpy.setup.shell import RemoteShell
     from xsshpy.setup.visitor import Visitor
 
+_T = TypeVar("_T")
+
 DEADLINE = 60.0
 """How long a Python with matplotlib, or a locked xauth, may take (seconds)."""
 
 
 async def look(visitor: Visitor) -> ServerFacts:
     """Return what there is, as far as the login sees it. Raises SessionError."""
-    answers, python, (granted, refusal) = await asyncio.gather(
+    answers, python, display = await asyncio.gather(
         visitor.user.ask("survey; survey_sshd"),
         asyncio.wait_for(look_at_python(visitor), DEADLINE),
         asyncio.wait_for(_ask_for_x11(visitor), DEADLINE),
+        return_exceptions=True,
     )
+    for each in (answers, python, display):
+        if isinstance(each, BaseException) and not isinstance(each, ChannelRefusedError):
+            raise each
+    # A server with MaxSessions 2 gets one question at a time, beside the shell.
+    if isinstance(python, BaseException):
+        python = await _beside_the_shell(look_at_python(visitor))
+    granted, refusal = (
+        await _beside_the_shell(_ask_for_x11(visitor))
+        if isinstance(display, BaseException)
+        else display
+    )
+    assert not isinstance(answers, BaseException)  # its channel is open already
     return replace(
         read_server(answers),
         python=python,
@@ -41,6 +58,17 @@ async def look(visitor: Visitor) -> ServerFacts:
         refusal=refusal,
         sshd=read_sshd(answers),
     )
+
+
+async def _beside_the_shell(question: Awaitable[_T]) -> _T:
+    """Raises SessionError where not even two sessions are allowed."""
+    try:
+        return await asyncio.wait_for(question, DEADLINE)
+    except ChannelRefusedError:
+        raise SessionError(
+            "xssh: the server allows one session on a connection, and setup takes two",
+            remedy="MaxSessions 10 in its sshd_config, or take the line with MaxSessions out",
+        ) from None
 
 
 async def look_at_login(visitor: Visitor) -> ServerFacts:

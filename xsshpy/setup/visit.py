@@ -101,10 +101,14 @@ async def _set_up(visitor: Visitor, backend: str | None, environ: Mapping[str, s
 async def _has_tk(visitor: Visitor, facts: ServerFacts, plan: Plan) -> bool:
     """Tell whether the Python has what was installed for it; say so where it has not."""
     from xsshpy.setup.looking import look_at_python
+    from xsshpy.ssh.session import ChannelRefusedError
 
     if not facts.python.lacks_tk or not any(isinstance(step, Install) for step in plan.steps):
         return True
-    python = await look_at_python(visitor)
+    try:
+        python = await look_at_python(visitor)
+    except ChannelRefusedError:  # the shells are all that MaxSessions leaves
+        return True
     if python.lacks_tk:
         write(f"  failed  {python.executable} still has no Tk that works: {python.tk_problem}")
     return not python.lacks_tk
