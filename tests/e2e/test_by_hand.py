@@ -63,21 +63,6 @@ root.mainloop()
 """
 
 
-@pytest.fixture(scope="session")
-def matplotlib_folder(session_directory: Path) -> Path:
-    directory = session_directory / "matplotlib-by-hand"
-    directory.mkdir()
-    code = "import tkinter; import matplotlib.font_manager"
-    done = run(
-        [sys.executable, "-c", code],
-        env={"MPLCONFIGDIR": str(directory), "HOME": str(directory), "PATH": "/usr/bin:/bin"},
-        timeout=100,
-    )
-    if done.status != 0:
-        skip_or_fail(f"this Python cannot draw with Tk: {done.stderr.strip()[-200:]}")
-    return directory
-
-
 class Hand:
     """Mouse and keyboard."""
 
@@ -170,7 +155,7 @@ def test_zoom_pan_and_resize(
     trip: float,
     host: AgentHost,
     make_xvfb: Callable[..., Xvfb],
-    matplotlib_folder: Path,
+    matplotlib_cache: Path,
 ) -> None:
     if manager and not find_tool(manager):
         skip_or_fail(f"{manager} is not installed")
@@ -181,10 +166,10 @@ def test_zoom_pan_and_resize(
         **host.environment,
         **xvfb.environment(),
         "MPLBACKEND": "TkAgg",
-        "MPLCONFIGDIR": str(matplotlib_folder),
+        "MPLCONFIGDIR": str(matplotlib_cache),
     }
     script = str(host.server.home / "plot.py")
-    command = f"env MPLCONFIGDIR={matplotlib_folder} {PYTHON} plot.py"
+    command = f"env MPLCONFIGDIR={matplotlib_cache} {PYTHON} plot.py"
     with (
         host.distance(trip / 2) as options,
         window_manager(manager, xvfb, host.home.path),

@@ -20,7 +20,7 @@ from tests.support.processes import run, run_xssh, xssh_command
 from tests.support.sessions import started, started_xssh
 from tests.support.sshd import SshServer
 from tests.support.terminals import Terminal
-from tests.support.tools import require_tool, skip_or_fail
+from tests.support.tools import require_tool
 from tests.support.windows import Picture, Screen
 from tests.support.xvfb import Xvfb
 
@@ -47,22 +47,6 @@ TRUST = {
     "trusted": ["-Y"],
     "untrusted": ["-X", "-o", "ForwardX11Trusted=no"],
 }
-
-
-@pytest.fixture(scope="session")
-def matplotlib_cache(session_directory: Path) -> Path:
-    """A matplotlib that works with Tk, and a directory for its font cache, made once."""
-    directory = session_directory / "matplotlib"
-    directory.mkdir()
-    code = "import tkinter; import matplotlib.font_manager"
-    done = run(
-        [sys.executable, "-c", code],
-        env={"MPLCONFIGDIR": str(directory), "HOME": str(directory), "PATH": "/usr/bin:/bin"},
-        timeout=100,
-    )
-    if done.status != 0:
-        skip_or_fail(f"this Python cannot draw with Tk: {done.stderr.strip()[-200:]}")
-    return directory
 
 
 @pytest.fixture

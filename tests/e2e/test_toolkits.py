@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 import pytest
 
+from tests.e2e.conftest import copy_font_lists
 from tests.support.agenthost import TRUST, AgentHost
 from tests.support.clients import ClientHome
 from tests.support.processes import run
@@ -135,10 +136,11 @@ PROGRAMS = {
 
 
 @pytest.fixture(scope="session")
-def toolkits(session_directory: Path) -> Path:
+def toolkits(session_directory: Path, font_lists: Path) -> Path:
     """A directory with the scripts, in which toolkits may keep what they cache."""
     directory = session_directory / "toolkits"
     directory.mkdir(mode=0o700)
+    copy_font_lists(font_lists, directory)
     for name, program in PROGRAMS.items():
         (directory / f"{name}.py").write_text(program.source)
     return directory

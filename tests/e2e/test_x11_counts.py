@@ -49,19 +49,6 @@ TRIPS_PRIMED = 10
 BYTES_A_REDRAW = 12_000
 
 
-@pytest.fixture(scope="session")
-def matplotlib_cache(session_directory: Path) -> Path:
-    """A matplotlib that works with Tk, and a directory for its font cache, made once."""
-    directory = session_directory / "matplotlib-counts"
-    directory.mkdir()
-    code = "import tkinter; import matplotlib.font_manager"
-    environment = {**plot_environment(directory), "HOME": str(directory), "PATH": "/usr/bin:/bin"}
-    done = run([sys.executable, "-c", code], env=environment, timeout=100)
-    if done.status != 0:
-        skip_or_fail(f"this Python cannot draw with Tk: {done.stderr.strip()[-200:]}")
-    return directory
-
-
 @pytest.fixture
 def watcher(xvfb: Xvfb) -> Iterator[Watcher]:
     opened = Watcher(xvfb)

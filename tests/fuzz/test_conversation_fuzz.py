@@ -18,7 +18,7 @@ from xsshpy.remote.xmessages import ByteOrder, ProtocolError
 from xsshpy.x11.agent_start import NoiseError, Stage, StageReader
 from xsshpy.x11.questions import ServerNames, build_request, parse_questions, recognise
 
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 orders = st.sampled_from(ByteOrder)
 PERMISSION = 24
 """Bytes of the requests that a trace begins with, to be allowed long ones."""

@@ -26,7 +26,7 @@ from xsshpy.remote.frames import (
 from xsshpy.remote.images import ImageDecoder, ImageEncoder
 from xsshpy.remote.xmessages import ByteOrder
 
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 
 cuts = st.lists(st.integers(0, 5000), max_size=20)
 blobs = st.one_of(st.binary(max_size=400), st.integers(0, 60_000).map(bytes))

@@ -37,7 +37,7 @@ WHOLE = (
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=400))
 def test_any_bytes_after_the_header(data: bytes) -> None:
     for start in (b"", MAGIC, HEADER):
@@ -45,7 +45,7 @@ def test_any_bytes_after_the_header(data: bytes) -> None:
             is_revoked(KEY, start + data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 4))
 def test_a_damaged_list(seed: int, damages: int) -> None:
     chance = random.Random(seed)
@@ -57,7 +57,7 @@ def test_a_damaged_list(seed: int, damages: int) -> None:
             parse_krl(text).revokes(certificate(chance.getrandbits(64)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.text(st.sampled_from("ab \t\\'\"%$"), max_size=30))
 def test_words_of_a_command(line: str) -> None:
     with contextlib.suppress(QuotesError):
@@ -70,7 +70,7 @@ def test_pictures_have_one_size(name: str) -> None:
     assert {len(row) for row in draw_randomart(KEY, name).split("\n")} == {19}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=200), st.binary(max_size=300))
 def test_a_list_of_host_keys_and_any_file(announced: bytes, known: bytes) -> None:
     with contextlib.suppress(AnnouncementError):

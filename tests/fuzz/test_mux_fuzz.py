@@ -21,7 +21,7 @@ from xsshpy.mux.messages import (
     encode,
 )
 
-QUICK = settings(max_examples=200, deadline=None)
+QUICK = settings(max_examples=100, deadline=None)
 
 numbers = st.integers(0, 0xFFFFFFFF)
 strings = st.binary(max_size=40).map(lambda text: text.replace(b"\0", b"_"))

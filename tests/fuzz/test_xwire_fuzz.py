@@ -13,7 +13,7 @@ from xsshpy.remote.xextensions import HIDDEN_EXTENSIONS, ExtensionFilter, build_
 from xsshpy.remote.xmessages import ByteOrder, ProtocolError, Raw, SetupReply, SetupRequest
 from xsshpy.remote.xwire import ClientReader, ServerReader
 
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 
 orders = st.sampled_from(ByteOrder)
 cuts = st.lists(st.integers(0, 100_000), max_size=30)

@@ -40,6 +40,9 @@ _EARLY = ("LC_", "PYTHON", "LD_", "TZ", "MALLOC_", "OPENSSL_", "LANGUAGE", "NSS_
 _GIVEN = ("LD_PRELOAD", "NSS_WRAPPER_PASSWD", "NSS_WRAPPER_GROUP", "NSS_WRAPPER_HOSTS")
 WORKER_ACCOUNT = "worker-account"
 """The directory with the passwd file for which a process waits that starts others."""
+_PACKAGES = ("xsshpy", *(f"xsshpy.{name}" for name in ("terminal", "x11", "ssh", "mux", "doctor")))
+_LATE = ("concurrent.futures.thread", "encodings.idna", "importlib.readers")
+"""What nearly every run imports besides."""
 _DEADLINE = 60.0
 _LENGTH = struct.Struct("!I")
 
@@ -169,10 +172,12 @@ def serve(descriptor: int) -> str:
     from xsshpy.ssh.libraries import speed_up_import
 
     speed_up_import()
-    for package in ("xsshpy", "xsshpy.terminal", "xsshpy.x11", "xsshpy.ssh"):
+    for package in _PACKAGES:
         for found in pkgutil.iter_modules(importlib.import_module(package).__path__):
             if found.name != "__main__":
                 importlib.import_module(f"{package}.{found.name}")
+    for name in _LATE:
+        importlib.import_module(name)
     gc.collect()
     gc.freeze()
     control = socket.socket(fileno=descriptor)
