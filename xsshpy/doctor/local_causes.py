@@ -113,7 +113,8 @@ def _missing_servers(environ: Mapping[str, str], machine: Machine) -> Iterator[_
         )
     elif machine.platform == "darwin":
         yield _Cause(
-            "there is no XQuartz", "brew install --cask xquartz, then log out and in again"
+            "there is no XQuartz",
+            "brew install --cask xquartz, or take it from xquartz.org; then log out and in again",
         )
     elif machine.is_wsl and machine.has_wslg:
         yield _Cause("WSLg is there, and no start file sets it", "export DISPLAY=:0")
