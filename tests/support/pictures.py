@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 import struct
@@ -37,6 +38,7 @@ def put_image(
     return head + body + unused + data
 
 
+@functools.cache
 def line_plot(step: int, width: int = 640, height: int = 480) -> bytes:
     """Return a sine curve with soft edges on white, in a frame, as pixels of 4 bytes."""
     picture = bytearray(WHITE * (width * height))
