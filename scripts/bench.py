@@ -7,36 +7,37 @@ start        a cold ``host true`` without X11 (-x), with it (-Y) and over a link
              lines that both say with -v; then the same through a live master: see ``bench_shared``
 trips        round trips from the connection to the first byte of output; the least of the turns
 throughput   random bytes through stdin, and through stdout, in MB/s from the first to the last:
-             near (loopback) and far (a link of 100 ms there and back)
+             near (loopback) and far (a link of 100 ms there and back); text over a slow link
 x11          plots and X programs over simulated distances: see ``bench_x11``
+render       measures nothing: writes tables, charts and the README's figures from what was kept
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.bench_shared import (  # noqa: E402
-    CLIENTS,
-    Comparison,
-    Figure,
-    SharedStarts,
-    measure_plots,
+from scripts.bench_render import KEPT, render  # noqa: E402
+from scripts.bench_results import (  # noqa: E402
+    Results,
+    Row,
+    describe,
+    describe_machine,
+    describe_versions,
+    load,
 )
-from scripts.bench_x11 import Measure, X11Bench, describe, export  # noqa: E402
+from scripts.bench_shared import CLIENTS, SharedStarts, measure_plots  # noqa: E402
+from scripts.bench_x11 import FAILURES, X11Bench, say  # noqa: E402
 from tests.support.clients import ClientHome  # noqa: E402
 from tests.support.link import Link, count_round_trips  # noqa: E402
 from tests.support.sshd import KeyRing, ServerOptions, SshServer  # noqa: E402
@@ -47,7 +48,8 @@ NEAR_MEGABYTES = 300
 FAR_MEGABYTES = 100
 FAR_DELAY = 0.05
 """Seconds one way."""
-LEAST_FOR_RATIO = 0.005
+SLOW_RATE = 2.5e6
+TEXT_MEGABYTES = 8
 TRIPS_DELAY = 0.03
 STAGES = (
     ("until it connects", "debug1: Connecting to "),
@@ -59,6 +61,16 @@ STAGES = (
 """Parts of a start, and the line that ends each of them. Before the first: the interpreter, the
 command line and the configuration; before the second: what was not loaded while it connected."""
 PARTS = ("start", "trips", "throughput", "x11")
+WORKING = ROOT / "build" / "bench.json"
+MINUTES = 33.0
+RUNS = 9
+FINAL_RUNS = 7
+ARGV = {
+    "ssh": ["ssh"],
+    "ssh -C": ["ssh", "-C"],
+    "xssh": ["xssh"],
+    "xssh -C": ["xssh", "-C"],
+}
 
 
 class Bench:
@@ -107,26 +119,25 @@ class Bench:
 
     def compare(
         self,
-        part: str,
-        unit: str,
+        row: Row,
         measure: Callable[[str], float],
         runs: int,
-        middle: Callable[[list[float]], float] = statistics.median,
-    ) -> Comparison:
-        """Measure both clients turn by turn, first one first, then the other.
+        clients: tuple[str, ...] = CLIENTS,
+    ) -> Row:
+        """Measure the clients turn by turn, first one first, then the other; return the row, full.
 
         The turn before the first only warms up the caches.
         """
-        measured: dict[str, list[float]] = {client: [] for client in CLIENTS}
+        say(f"{row.part}: {row.name}, {row.link}: {runs} turns of {', '.join(clients)}")
+        row.samples = {client: [] for client in clients}
         for turn in range(runs + 1):
-            for client in CLIENTS if turn % 2 else reversed(CLIENTS):
+            for client in clients if turn % 2 else reversed(clients):
                 value = measure(client)
                 if turn > 0:
-                    measured[client].append(value)
-        ssh, xssh = (middle(measured[client]) for client in CLIENTS)
-        return Comparison(part, unit, runs, ssh, xssh, xssh / ssh)
+                    row.samples[client].append(value)
+        return row
 
-    def start(self) -> list[Comparison]:
+    def start(self) -> list[Row]:
         """Return how long a cold start takes."""
 
         def without_x11(client: str) -> float:
@@ -144,14 +155,15 @@ class Bench:
             return self._time_start([client, *self.client.arguments, "-x", "server", "true"])[1]
 
         found = [
-            self.compare("start", "s", without_x11, self.runs),
-            self.compare("start -Y", "s", with_x11, self.runs),
-            self.compare("start, 100 ms", "s", distant, self.runs),
-            self.compare("processor", "s", processor, self.runs),
+            self.compare(Row("start", "loopback", "cold", "s"), without_x11, self.runs),
+            self.compare(Row("start", "loopback", "cold, -Y", "s"), with_x11, self.runs),
+            self.compare(Row("start", "100 ms", "cold", "s"), distant, self.runs),
+            self.compare(Row("start", "loopback", "cold, processor", "s"), processor, self.runs),
             *self._stages(),
         ]
         counted = self.connect("counted", TRIPS_DELAY)
         shared = SharedStarts(self.client.arguments, self.environment, self.runs)
+        say(f"start: through live masters: {self.runs} turns")
         found += shared.measure("server", "distant", "counted", counted)
         for each in (link, counted):
             self.links.remove(each)
@@ -168,22 +180,25 @@ class Bench:
         assert client.returncode == 0, argv
         return seconds, usage.ru_utime + usage.ru_stime
 
-    def _stages(self) -> list[Comparison]:
+    def _stages(self) -> list[Row]:
         """Return where the time of a start goes."""
+        say(f"start: its stages: {self.runs} turns")
         measured: dict[str, list[list[float]]] = {client: [] for client in CLIENTS}
         for turn in range(self.runs + 1):
             for client in CLIENTS if turn % 2 else reversed(CLIENTS):
                 times = self._time_stages(client)
                 if turn > 0:
                     measured[client].append(times)
-        found = []
-        for number, name in enumerate([*(name for name, _ in STAGES), "exit"]):
-            ssh, xssh = (
-                statistics.median(times[number] for times in measured[client]) for client in CLIENTS
+        return [
+            Row(
+                "start",
+                "loopback",
+                f"stage: {name}",
+                "s",
+                {client: [times[number] for times in measured[client]] for client in CLIENTS},
             )
-            ratio = xssh / max(ssh, 0.0001)
-            found.append(Comparison(f"  {name}", "s", self.runs, ssh, xssh, ratio))
-        return found
+            for number, name in enumerate([*(name for name, _ in STAGES), "exit"])
+        ]
 
     def _time_stages(self, client: str) -> list[float]:
         """Return the seconds that each stage of one start took, and those after the last."""
@@ -206,63 +221,72 @@ class Bench:
         assert len(marks) == len(STAGES) + 2 and process.returncode == 0, (client, marks)
         return [after - before for before, after in itertools.pairwise(marks)]
 
-    def connect(self, name: str, delay: float) -> Link:
+    def connect(self, name: str, delay: float, rate: float | None = None) -> Link:
         """Return a link to the server, which is called ``name`` at its end."""
-        link = Link((self.server.host, self.server.port), delay=delay)
+        link = Link((self.server.host, self.server.port), delay=delay, rate=rate)
         self.links.append(link)
         extra = f"Port {link.port}\nHostKeyAlias {self.server.known_hosts_name}"
         self.client.add(self.server, name, extra=extra, known=False)
         return link
 
-    def trips(self) -> list[Comparison]:
+    def trips(self) -> list[Row]:
         """Return how many round trips a start takes."""
         link = self.connect("counted", TRIPS_DELAY)
 
-        def count(client: str, *words: str) -> float:
-            argv = [client, *self.client.arguments, *words]
-            return count_round_trips(argv, self.environment, link)
+        def counter(words: tuple[str, ...]) -> Callable[[str], float]:
+            return lambda client: count_round_trips(
+                [client, *self.client.arguments, *words], self.environment, link
+            )
 
         cases = {
-            "trips, command": ("-x", "counted", "echo x; cat"),
-            "trips, shell": ("-x", "-tt", "counted"),
-            "trips, -X": ("-X", "counted", "echo x; cat"),
-            "trips, -Y": ("-Y", "counted", "echo x; cat"),
+            "command": ("-x", "counted", "echo x; cat"),
+            "shell": ("-x", "-tt", "counted"),
+            "command, -X": ("-X", "counted", "echo x; cat"),
+            "command, -Y": ("-Y", "counted", "echo x; cat"),
         }
-        runs = max(2, self.runs // 4)
+        runs = max(2, self.runs // 3)
         return [
-            self.compare(name, "", lambda client, w=words: count(client, *w), runs, min)  # type: ignore[misc]
+            self.compare(Row("trips", "counted", name, "", middle="least"), counter(words), runs)
             for name, words in cases.items()
         ]
 
-    def throughput(self) -> list[Comparison]:
+    def throughput(self) -> list[Row]:
         """Return how fast a stream is, up and down, near and far."""
         self.connect("far", FAR_DELAY)
+        self.connect("slow", FAR_DELAY, SLOW_RATE)
+        bytes_near, bytes_far = (
+            os.urandom(megabytes * MEGABYTE) for megabytes in (NEAR_MEGABYTES, FAR_MEGABYTES)
+        )
+        words = b" ".join(b"%d" % (number * number % 9973) for number in range(1_600_000))
+        text = words[: TEXT_MEGABYTES * MEGABYTE]
         return [
-            *self._throughput_of("server", "near", NEAR_MEGABYTES),
-            *self._throughput_of("far", "far", FAR_MEGABYTES),
+            *self._throughput_of("server", "loopback", "random bytes", bytes_near, CLIENTS),
+            *self._throughput_of("far", "100 ms", "random bytes", bytes_far, CLIENTS),
+            *self._throughput_of("slow", "100 ms, 20 Mbit/s", "text", text, tuple(ARGV)),
         ]
 
-    def _throughput_of(self, server: str, name: str, megabytes: int) -> list[Comparison]:
+    def _throughput_of(
+        self, server: str, link: str, name: str, content: bytes, clients: tuple[str, ...]
+    ) -> list[Row]:
         payload = self.directory / "payload"
-        payload.write_bytes(os.urandom(megabytes * MEGABYTE))
+        payload.write_bytes(content)
         received = self.directory / "received"
 
-        def up(client: str) -> float:
-            seconds = self._time_up(
-                [client, *self.client.arguments, "-x", server], payload, received
-            )
-            return self._checked(payload, received) / seconds
+        def measure(way: Callable[[list[str], Path, Path], float]) -> Callable[[str], float]:
+            def time_stream(client: str) -> float:
+                argv = [*ARGV[client], *self.client.arguments, "-x", server]
+                seconds = way(argv, payload, received)
+                return self._checked(payload, received) / seconds
 
-        def down(client: str) -> float:
-            seconds = self._time_down(
-                [client, *self.client.arguments, "-x", server], payload, received
-            )
-            return self._checked(payload, received) / seconds
+            return time_stream
 
-        runs = max(3, self.runs // 4)
+        runs = max(1, self.runs // 3)
+        ways = {"to the server": self._time_up, "from the server": self._time_down}
         return [
-            self.compare(f"up, {name}", "MB/s", up, runs),
-            self.compare(f"down, {name}", "MB/s", down, runs),
+            self.compare(
+                Row("throughput", link, f"{name} {direction}", "MB/s"), measure(way), runs, clients
+            )
+            for direction, way in ways.items()
         ]
 
     def _time_up(self, argv: list[str], payload: Path, received: Path) -> float:
@@ -314,70 +338,104 @@ class Bench:
 def parse_arguments() -> argparse.Namespace:
     """Return the parts, the number of runs, and where the JSON goes."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure xssh beside ssh.")
-    parser.add_argument("part", nargs="*", help=f"{', '.join(PARTS)} (default: all)")
-    parser.add_argument("--runs", type=int, default=15, help="turns of each client (default 15)")
-    parser.add_argument("--quick", action="store_true", help="x11: two links, once each")
-    parser.add_argument("--json", metavar="FILE", help="also write the results there (- is stdout)")
+    parser.add_argument("part", nargs="*", help=f"{', '.join(PARTS)}, all (default), or render")
+    parser.add_argument("--runs", type=int, default=RUNS, help=f"turns (default {RUNS})")
+    parser.add_argument("--quick", action="store_true", help="two turns; x11: two links, once each")
+    parser.add_argument("--peers", action="store_true", help="install nxagent and xpra by apt")
+    parser.add_argument("--json", metavar="FILE", type=Path, default=WORKING, help="the results")
+    parser.add_argument("--resume", action="store_true", help="leave out the parts in that file")
+    parser.add_argument("--keep", action="store_true", help=f"then into {KEPT.name}, and render")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="what begins later is not")
     arguments = parser.parse_args()
-    unknown = set(arguments.part) - set(PARTS)
-    if unknown or arguments.runs < 1:
+    arguments.render = arguments.part == ["render"]
+    parts = PARTS if arguments.part in ([], ["all"]) else arguments.part
+    unknown = set(parts) - set(PARTS)
+    if not arguments.render and (unknown or arguments.runs < 1):
         parser.error(f"no such part: {', '.join(unknown)}" if unknown else "--runs is less than 1")
+    arguments.part = [part for part in PARTS if part in parts]
+    if arguments.quick:
+        arguments.runs = min(arguments.runs, 2)
     return arguments
 
 
-def measure_clients(parts: list[str], directory: Path, runs: int) -> list[Comparison]:
-    """Measure everything but X11."""
-    if not parts:
-        return []
-    bench = Bench(directory, runs)
-    try:
-        return [found for part in parts for found in getattr(bench, part)()]
-    finally:
-        bench.stop()
+def measure_part(
+    part: str, arguments: argparse.Namespace, directory: Path, deadline: float
+) -> tuple[list[Row], list[str]]:
+    """Return a part's rows, and what was left out."""
+    rows: list[Row] = []
+    left_out: list[str] = []
+    if part != "x11":
+        bench = Bench(directory / "plain", arguments.runs)
+        try:
+            measure: Mapping[str, Callable[[], list[Row]]] = {
+                "start": bench.start,
+                "trips": bench.trips,
+                "throughput": bench.throughput,
+            }
+            rows += measure[part]()
+        finally:
+            bench.stop()
+    if part in ("x11", "start"):
+        plots = X11Bench(directory / "x11", arguments.runs, arguments.quick, deadline)
+        try:
+            if part == "x11":
+                plots.measure()
+                rows += plots.rows.values()
+            else:
+                say("start: plots through a live master")
+                rows += measure_plots(plots, max(1, arguments.runs // 3))
+        finally:
+            left_out += plots.left_out
+            plots.stop()
+    return rows, left_out
+
+
+def begin(arguments: argparse.Namespace) -> Results:
+    """Return what is there already, else an empty file's content."""
+    if arguments.resume and arguments.json.exists():
+        return load(arguments.json)
+    return Results(
+        " ".join(["scripts/bench", *sys.argv[1:]]),
+        not arguments.quick and arguments.runs >= FINAL_RUNS,
+        describe_machine(),
+        describe_versions(),
+    )
 
 
 def main() -> int:
     """Measure, and print a line for each comparison."""
     arguments = parse_arguments()
-    parts = arguments.part or list(PARTS)
-    measures: list[Measure] = []
-    figures: list[Figure] = []
-    with tempfile.TemporaryDirectory(prefix="xssh-bench-") as directory:
-        plain = [part for part in parts if part != "x11"]
-        comparisons = measure_clients(plain, Path(directory) / "plain", arguments.runs)
-        if {"x11", "start"} & {*parts}:
-            bench = X11Bench(Path(directory) / "x11", arguments.runs, arguments.quick)
-            try:
-                if "start" in parts:
-                    figures = measure_plots(bench, max(1, arguments.runs // 3))
-                if "x11" in parts:
-                    measures = bench.measure()
-            finally:
-                bench.stop()
-    sink = sys.stderr if arguments.json == "-" else sys.stdout
-    for found in comparisons:
-        line = (
-            f"{found.part:27} ssh {found.ssh:8.3f} {found.unit:4}  xssh {found.xssh:8.3f} "
-            f"{found.unit:4}  "
-        )
-        # Of what takes next to no time there is no ratio.
-        line += f"ratio {found.ratio:5.2f}  " if found.ssh >= LEAST_FOR_RATIO else " " * 13
-        line += f"({found.runs} turns)"
-        print(line, file=sink)
-    for each in figures:
-        unit = f"{each.unit:4}"
-        line = f"{each.part:27} xssh {each.xssh:8.3f} {unit}  asked: at most {each.most:g}"
-        print(f"{line}  ({each.runs} turns)", file=sink)
-    if measures:
-        print(describe(measures), file=sink)
-    if arguments.json:
-        rows = [*map(asdict, comparisons), *map(asdict, figures), *export(measures)]
-        text = json.dumps(rows, indent=2) + "\n"
-        if arguments.json == "-":
-            sys.stdout.write(text)
-        else:
-            Path(arguments.json).write_text(text)
-    return 0
+    if arguments.render:
+        render(load(KEPT))
+        return 0
+    results = begin(arguments)
+    deadline = time.monotonic() + 60 * arguments.minutes
+    failed = []
+    for number, part in enumerate(arguments.part, 1):
+        if arguments.resume and part in results.finished:
+            say(f"{part}: measured before")
+            continue
+        say(f"part {number} of {len(arguments.part)}: {part}")
+        begun = time.monotonic()
+        try:
+            with tempfile.TemporaryDirectory(prefix="xssh-bench-") as directory:
+                rows, left_out = measure_part(part, arguments, Path(directory), deadline)
+        except FAILURES as error:
+            say(f"{part} failed: {error}")
+            failed.append(part)
+            continue
+        results.replace(part, rows, left_out)
+        results.finished[part] = round(time.monotonic() - begun)
+        results.save(arguments.json)
+        print(describe(rows), flush=True)
+    say(f"the results are in {arguments.json}")
+    missing = [part for part in PARTS if part not in results.finished]
+    if arguments.keep and missing:
+        say(f"not kept: {', '.join(missing)} not measured yet; go on with --resume --keep")
+    elif arguments.keep:
+        results.save(KEPT)
+        render(results)
+    return 1 if failed or (arguments.keep and missing) else 0
 
 
 if __name__ == "__main__":

@@ -12,14 +12,13 @@ import contextlib
 import itertools
 import os
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.bench_results import Row
 from scripts.bench_x11 import FAR, XSSH, X11Bench
 from tests.support.link import Link, count_round_trips
 from tests.support.plotting import DrivenPlot
@@ -28,29 +27,6 @@ from tests.support.processes import end_popen, wait_until
 CLIENTS = ("ssh", "xssh")
 COUNTS = 4
 PLOT_PATIENCE = 60.0
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Medians of both clients for one thing (trips: the least), and xssh's divided by ssh's."""
-
-    part: str
-    unit: str
-    runs: int
-    ssh: float
-    xssh: float
-    ratio: float
-
-
-@dataclass(frozen=True)
-class Figure:
-    """The median of something that xssh alone does, and what it is to be at most."""
-
-    part: str
-    unit: str
-    runs: int
-    xssh: float
-    most: float
 
 
 @contextlib.contextmanager
@@ -90,20 +66,20 @@ class SharedStarts:
         self.environment = dict(environment)
         self.runs = runs
 
-    def measure(self, near: str, far: str, counted: str, link: Link) -> list[Comparison]:
+    def measure(self, near: str, far: str, counted: str, link: Link) -> list[Row]:
         """Return all of it, for hosts of these names; ``link`` is what leads to ``counted``."""
-        found = [*self._compare(near, "shared", memory=True), *self._compare(far, "shared, 100 ms")]
-        ssh, xssh = (self._count(client, counted, link) for client in CLIENTS)
-        return [*found, Comparison("trips, shared", "", COUNTS, ssh, xssh, xssh / ssh)]
+        found = [*self._compare(near, "loopback", memory=True), *self._compare(far, "100 ms")]
+        trips = {client: self._count(client, counted, link) for client in CLIENTS}
+        return [*found, Row("start", "counted", "trips, through a master", "", trips, "least")]
 
-    def _count(self, client: str, host: str, link: Link) -> float:
-        """Return the round trips of a session; the link's newest connection is the master's."""
+    def _count(self, client: str, host: str, link: Link) -> list[float]:
+        """Return the round trips of sessions; the link's newest connection is the master's."""
         with open_master([client, *self.arguments], host, self.environment) as (passenger, _):
             argv = [*passenger, host, "echo x; cat"]
-            return min(
+            return [
                 count_round_trips(argv, self.environment, link, is_shared=True)
                 for _ in range(COUNTS)
-            )
+            ]
 
     @contextlib.contextmanager
     def _masters(self, host: str) -> Iterator[tuple[dict[str, list[str]], dict[str, int]]]:
@@ -119,10 +95,14 @@ class SharedStarts:
                 {client: pid for client, (_, pid) in opened.items()},
             )
 
-    def _compare(self, host: str, name: str, *, memory: bool = False) -> Iterator[Comparison]:
+    def _compare(self, host: str, link: str, *, memory: bool = False) -> Iterator[Row]:
         with self._masters(host) as (passengers, masters):
             by_itself = ["xssh", *self.arguments, "--share=20s"]
-            cases = {"cold": ["ssh", *self.arguments], **passengers, "by itself": by_itself}
+            cases = {
+                "cold ssh": ["ssh", *self.arguments],
+                **passengers,
+                "xssh --share": by_itself,
+            }
             wall: dict[str, list[float]] = {case: [] for case in cases}
             processor: dict[str, list[float]] = {case: [] for case in cases}
             orders = itertools.cycle((list(cases), list(cases)[::-1]))
@@ -132,22 +112,19 @@ class SharedStarts:
                     if turn > 0:  # the turn before the first only warms up the caches
                         wall[case].append(seconds)
                         processor[case].append(used)
-            yield self._row(f"start, {name}", "s", wall["ssh"], wall["xssh"])
-            yield self._row("  beside a cold ssh", "s", wall["cold"], wall["xssh"])
-            yield self._row("  found by itself (--share)", "s", wall["ssh"], wall["by itself"])
-            yield self._row("  processor", "s", processor["ssh"], processor["xssh"])
+            yield Row("start", link, "through a master", "s", wall)
+            yield Row("start", link, "through a master, processor", "s", processor)
             if memory:
                 for case, argv in (("passenger", passengers), ("master", {})):
-                    peaks = [
-                        self._peak([*argv[client], host]) if argv else read_peak(masters[client])
+                    peaks = {
+                        client: [
+                            self._peak([*argv[client], host])
+                            if argv
+                            else read_peak(masters[client])
+                        ]
                         for client in CLIENTS
-                    ]
-                    yield self._row(f"  memory, {case}", "MB", *([peak] for peak in peaks))
-
-    @staticmethod
-    def _row(part: str, unit: str, ssh: list[float], xssh: list[float]) -> Comparison:
-        theirs, ours = statistics.median(ssh), statistics.median(xssh)
-        return Comparison(part, unit, len(xssh), theirs, ours, ours / theirs)
+                    }
+                    yield Row("start", link, f"memory, {case}", "MB", peaks, "most")
 
     def _time(self, argv: list[str]) -> tuple[float, float]:
         """Return the seconds that a client took, on the clock and of the processor."""
@@ -175,7 +152,7 @@ class SharedStarts:
             end_popen(client)
 
 
-def measure_plots(bench: X11Bench, runs: int) -> list[Figure]:
+def measure_plots(bench: X11Bench, runs: int) -> list[Row]:
     """Return how long plots take through a live master at 100 ms, and what memory they need."""
     drawn: tuple[list[float], list[float]] = ([], [])
     memory: tuple[list[float], list[float]] = ([], [])
@@ -198,9 +175,13 @@ def measure_plots(bench: X11Bench, runs: int) -> list[Figure]:
                     if times is drawn[0]:
                         memory[0].append(read_peak(master))
                     bench.watcher.wait_until_gone(PLOT_PATIENCE)
+    rows = {
+        ("first plot, through a master", "s", "median"): drawn[0],
+        ("second plot, through a master", "s", "median"): drawn[1],
+        ("memory, master after a plot", "MB", "most"): memory[0],
+        ("memory, its passenger", "MB", "most"): memory[1],
+    }
     return [
-        Figure("first plot, shared, 100 ms", "s", runs, statistics.median(drawn[0]), 0.8),
-        Figure("second plot", "s", runs, statistics.median(drawn[1]), 0.8),
-        Figure("memory, master after a plot", "MB", runs, max(memory[0]), 80),
-        Figure("memory, its passenger", "MB", runs, max(memory[1]), 20),
+        Row("start", "100 ms", name, unit, {"xssh": samples}, middle)
+        for (name, unit, middle), samples in rows.items()
     ]

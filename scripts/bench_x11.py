@@ -19,9 +19,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from scripts import bench_peers
+from scripts.bench_results import Row
 from tests.support.clients import ClientHome
 from tests.support.link import Link
 from tests.support.plotting import (
@@ -46,12 +48,18 @@ XTERM = (
 )
 
 
+FAILURES = (AssertionError, OSError, RuntimeError, ValueError, subprocess.SubprocessError)
+"""What one thing that can't be measured raises; the others are measured all the same."""
+
+
 @dataclass(frozen=True)
 class Way:
-    """One client: its name in the table, and what comes before the host."""
+    """One client: its name in the table, and what comes before the host. ``display`` is one that
+    is there already: a peer's."""
 
     name: str
     argv: tuple[str, ...]
+    display: str = ""
 
     @property
     def is_ours(self) -> bool:
@@ -63,7 +71,9 @@ LOCAL = Way("local", ("sh", "-c"))
 SSH = Way("ssh -X", ("ssh", "-X"))
 SSH_COMPRESSED = Way("ssh -XC", ("ssh", "-XC"))
 XSSH = Way("xssh", (*xssh_command(), "-X"))
-WAYS = (LOCAL, SSH, SSH_COMPRESSED, XSSH)
+
+LIGHT_TOOLKITS = ("QtAgg, Qt 6", "xterm")
+"""What is measured of other toolkits at the second distance."""
 
 
 @dataclass(frozen=True)
@@ -82,27 +92,6 @@ class Distance:
 FAR = Distance("100 ms, 20 Mbit/s", 0.05, 2.5e6)
 FARTHER = Distance("150 ms, 5 Mbit/s", 0.075, 0.625e6)
 NEAR = Distance("loopback")
-
-
-@dataclass
-class Measure:
-    """All figures of one kind, by client. ``unit`` ends in /s where more is better."""
-
-    distance: str
-    name: str
-    unit: str
-    figures: dict[str, list[float]] = field(default_factory=dict)
-
-    def median(self, way: Way) -> float | None:
-        """Return a client's median."""
-        return statistics.median(self.figures[way.name]) if way.name in self.figures else None
-
-    def times_better(self, way: Way) -> float | None:
-        """Return how many times better xssh is than another client; below 1 it is worse."""
-        theirs, ours = self.median(way), self.median(XSSH)
-        if not theirs or not ours:
-            return None
-        return ours / theirs if self.unit.endswith("/s") else theirs / ours
 
 
 class Toolkits:
@@ -136,14 +125,21 @@ class Toolkits:
 
 
 class X11Bench:
-    """A server, a display, and what was measured so far. ``quick``: less of it, in two minutes."""
+    """A server, a display, and what was measured so far. ``quick``: less of it, in three minutes.
 
-    def __init__(self, directory: Path, runs: int, quick: bool) -> None:
+    ``deadline`` (``time.monotonic``): what has not begun by then is left out.
+    """
+
+    def __init__(
+        self, directory: Path, runs: int, quick: bool, deadline: float = float("inf")
+    ) -> None:
         directory.mkdir()
         self.directory = directory
         self.quick = quick
-        self.runs = 1 if quick else max(3, min(runs, 5))
-        self.measures: dict[tuple[str, str], Measure] = {}
+        self.runs = 1 if quick else max(1, min(runs // 2, 4))
+        self.deadline = deadline
+        self.rows: dict[tuple[str, str], Row] = {}
+        self.left_out: list[str] = []
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
             self.display = Xvfb(directory / "xvfb")
@@ -178,13 +174,13 @@ class X11Bench:
         """End the server and the display."""
         self._stack.close()
 
-    def measure(self) -> list[Measure]:
-        """Measure everything."""
+    def measure(self) -> list[Row]:
+        """Measure everything; what matters least comes last."""
         self.toolkits = Toolkits(self._cache)
-        for distance in (FAR, NEAR) if self.quick else (FAR, FARTHER, NEAR):
+        for distance in (FAR, NEAR) if self.quick else (FAR, NEAR, FARTHER):
             with self.at(distance) as link:
                 Place(self, distance, link).measure()
-        return list(self.measures.values())
+        return list(self.rows.values())
 
     @contextlib.contextmanager
     def at(self, distance: Distance) -> Iterator[Link | None]:
@@ -220,38 +216,69 @@ class Place:
         ways = (SSH, XSSH) if quick else (SSH, SSH_COMPRESSED, XSSH)
         if near:
             ways = (LOCAL, *ways)
-        for turn in range(self.bench.runs):
+        runs = min(2, self.bench.runs) if self.distance is FARTHER else self.bench.runs
+        for turn in range(runs):
             for way in ways if turn % 2 else ways[::-1]:
                 if way.is_ours or near or turn == 0:
                     self._try(way, "TkAgg", self._plot)
             self._try(XSSH, "TkAgg, first connection", self._plot_first)
+        if self.distance is FAR:
+            self._measure_peers()
         self._try(XSSH, "TkAgg, round trips", self._count_trips)
         if near:
-            for turn in range(self.bench.runs):
+            for turn in range(min(2, self.bench.runs)):
                 for way in ways[:: 1 if turn % 2 else -1]:
                     self._try(way, "x11perf", self._x11perf)
         for name, command in self.bench.toolkits.commands.items():
+            if self.distance is FARTHER and name not in LIGHT_TOOLKITS:
+                continue
             for way in ways:
                 for _ in range(self.bench.runs if way.is_ours or near else 1):
                     self._try(way, name, self._toolkit(name, command))
 
+    def _measure_peers(self) -> None:
+        """Measure the others that are installed, each on a display of its own."""
+        ssh = ["ssh", *self.bench.client.arguments]
+        environment = self.bench.client.environment(self.bench.display)
+        for name in bench_peers.installed():
+            say(f"{self.distance.name}: {name} is started")
+            try:
+                with bench_peers.PEERS[name](ssh, "far", environment) as display:
+                    way = Way(name, ("ssh", "-x"), display)
+                    for _ in range(self.bench.runs):
+                        self._try(way, "TkAgg", self._plot)
+            except FAILURES as error:
+                self._leave_out(f"{name}: {error}")
+
+    def _leave_out(self, why: str) -> None:
+        why = " ".join(why.split())[:300]
+        say(f"    left out: {why}")
+        self.bench.left_out.append(f"{self.distance.name}: {why}")
+
     def _try(self, way: Way, what: str, measure: Callable[[Way], None]) -> None:
+        if time.monotonic() > self.bench.deadline:
+            self._leave_out(f"{what}, {way.name}: the time was up")
+            return
         say(f"{self.distance.name}: {what}: {way.name}")
         try:
             measure(way)
-        except (AssertionError, subprocess.SubprocessError) as error:
-            say(f"    failed: {error}")
-        self.watcher.wait_until_gone(60)
+        except FAILURES as error:
+            self._leave_out(f"{what}, {way.name}: {error}")
+        with contextlib.suppress(AssertionError):
+            self.watcher.wait_until_gone(60)
 
     def _note(self, way: Way, name: str, unit: str, figure: float) -> None:
         key = (self.distance.name, name)
-        measure = self.bench.measures.setdefault(key, Measure(*key, unit))
-        measure.figures.setdefault(way.name, []).append(figure)
+        middle = "least" if name.endswith("round trips") else "median"
+        row = self.bench.rows.setdefault(key, Row("x11", *key, unit, middle=middle))
+        row.samples.setdefault(way.name, []).append(figure)
         say(f"    {name}: {figure:.4g} {unit}")
 
     def _argv(self, way: Way, command: str, *options: str) -> list[str]:
         if way is LOCAL:
             return [*way.argv, command]
+        if way.display:
+            command = f"DISPLAY={way.display} {command}"
         return [*way.argv, *self.bench.client.arguments, *options, "far", command]
 
     def _start(
@@ -276,7 +303,7 @@ class Place:
             plot.tell("go")
             begun = plot.hear("begun")
             drawn = self.watcher.wait_for_mark(0, PATIENCE, plot)
-            if self.link is not None and not way.is_ours:
+            if self.link is not None and not way.is_ours and not way.display:
                 self._note(way, "TkAgg: round trips", "", round(self.link.round_trips - before))
             self._note(way, "TkAgg: window drawn", "s", drawn - begun)
             plot.hear("shown")
@@ -285,7 +312,7 @@ class Place:
             plot.leave()
 
     def _redraw(self, way: Way, plot: DrivenPlot) -> None:
-        slow = not way.is_ours and not self.distance.is_near
+        slow = way in (SSH, SSH_COMPRESSED) and not self.distance.is_near
         count = 5 if slow else 60
         plot.tell("redraw", 2)  # whoever adapts to the link has seen it before, as in any session
         plot.hear("done")
@@ -315,7 +342,8 @@ class Place:
         plot.hear("begun")
         self.watcher.wait_for_mark(0, PATIENCE, plot)
         took = []
-        for index in range(1, 2 if not way.is_ours and not self.distance.is_near else 6):
+        slow = way in (SSH, SSH_COMPRESSED) and not self.distance.is_near
+        for index in range(1, 2 if slow else 6):
             time.sleep(2.0 if index == 1 else 0.4)
             pressed = self.watcher.press_key()
             took.append(self.watcher.wait_for_mark(index, PATIENCE, plot) - pressed)
@@ -352,9 +380,8 @@ class Place:
         return measure
 
     def _x11perf(self, way: Way) -> None:
-        seconds = 1 if self.bench.quick else 2
         for test in X11PERF:
-            argv = self._argv(way, f"x11perf -repeat 2 -time {seconds} {test}")
+            argv = self._argv(way, f"x11perf -repeat 2 -time 1 {test}")
             environment = self._environment(way)
             done = run(argv, env=environment, timeout=PATIENCE)
             found = re.findall(r"\( *([\d.]+)/sec\)", done.stdout.decode())
@@ -362,41 +389,13 @@ class Place:
             self._note(way, f"x11perf {test}", "1/s", float(found[-1]))
 
 
+_BEGUN = time.monotonic()
+
+
 def say(text: str) -> None:
-    """Report progress."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def describe(measures: list[Measure]) -> str:
-    """Return a table: medians, and how many times better than ssh xssh is."""
-    lines = [
-        f"{'link':18} {'measure':40} {'local':>11} {'ssh -X':>11} {'ssh -XC':>11} {'xssh':>11} "
-        f"{'vs -X':>7} {'vs -XC':>7}"
-    ]
-    for each in measures:
-        cells = " ".join(f"{_show(each.median(way)):>11}" for way in WAYS)
-        ratios = [_show(each.times_better(way)) for way in (SSH, SSH_COMPRESSED)]
-        name = f"{each.name} ({each.unit})" if each.unit else each.name
-        lines.append(f"{each.distance:18} {name:40} {cells} {ratios[0]:>7} {ratios[1]:>7}")
-    return "\n".join(lines)
-
-
-def export(measures: list[Measure]) -> list[dict[str, object]]:
-    """Return the same for programs."""
-    return [
-        {
-            **asdict(each),
-            "medians": {way.name: each.median(way) for way in WAYS},
-            "times_better": {way.name: each.times_better(way) for way in (SSH, SSH_COMPRESSED)},
-        }
-        for each in measures
-    ]
-
-
-def _show(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
+    """Report progress, with the minutes since the beginning."""
+    minutes, seconds = divmod(int(time.monotonic() - _BEGUN), 60)
+    print(f"{minutes:2}:{seconds:02}  {text}", file=sys.stderr, flush=True)
 
 
 def _find_packages() -> str:

@@ -73,6 +73,8 @@ setxkbmap    x11-xkb-utils           setxkbmap                        xquartz
 xlsatoms     x11-utils               xlsatoms                         xquartz
 openbox      openbox                 openbox                          -
 xdotool      xdotool                 xdotool                          xdotool
+nxagent      nxagent,nxproxy         -                                -
+xpra         xpra                    xpra                             -
 x11perf      x11-apps                xorg-x11-apps                    xquartz
 import       imagemagick             ImageMagick                      imagemagick
 tmux         tmux                    tmux                             tmux
