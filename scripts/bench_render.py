@@ -127,7 +127,11 @@ def _times(value: float | None) -> str:
         return ""
     if WORSE <= value <= 1 / WORSE:
         return "alike"
-    return f"{show(value, '')} times better" if value > 1 else f"{show(1 / value, '')} times worse"
+    return f"{_ratio(value)} times better" if value > 1 else f"{_ratio(1 / value)} times worse"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _worse(results: Results) -> str:
@@ -141,7 +145,7 @@ def _worse(results: Results) -> str:
                 )
                 lines.append(
                     f"- {row.link}, {row.name}: {ours} beside {rival}'s {theirs}, "
-                    f"{show(1 / value, '')} times worse"
+                    f"{_ratio(1 / value)} times worse"
                 )
     for name in ("TkAgg: redraws", "TkAgg: window drawn", "TkAgg: key to redraw, animated"):
         found = results.find("x11", FAR, name)
@@ -151,7 +155,7 @@ def _worse(results: Results) -> str:
                 ours, theirs = (show(found.figure(each), found.unit) for each in ("xssh", rival))
                 lines.append(
                     f"- {found.link}, {found.name}: {ours} beside {rival}'s {theirs}, "
-                    f"{show(1 / value, '')} times worse"
+                    f"{_ratio(1 / value)} times worse"
                 )
     return "\n".join(lines or ["- nothing that was measured"]) + "\n"
 
@@ -176,7 +180,7 @@ def readme_rows(results: Results) -> dict[str, str]:
     drawn, redraws = "TkAgg: window drawn", "TkAgg: redraws"
     near, far = (results.find("start", link, "cold") for link in (NEAR, "100 ms"))
     ratios = [
-        "?" if row is None or not (better := row.times_better("ssh")) else show(1 / better, "")
+        "?" if row is None or not (better := row.times_better("ssh")) else _ratio(1 / better)
         for row in (near, far)
     ]
     names = (
@@ -228,7 +232,7 @@ def _save(figure: object, name: str) -> None:
     figure.savefig(IMAGES / f"{name}.svg", metadata={"Date": None, "Creator": None})
 
 
-def _draw_bars(axes: Axes, row: Row | None, title: str, unit: str, *, log: bool = True) -> None:
+def _draw_bars(axes: Axes, row: Row | None, title: str, unit: str, *, log: bool) -> None:
     """Draw a bar for each client, with its figure beside it."""
     axes.set_title(title, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
@@ -239,12 +243,19 @@ def _draw_bars(axes: Axes, row: Row | None, title: str, unit: str, *, log: bool 
     values = [row.figure(name) or 0.0 for name in clients]
     bars = axes.barh(clients, values, color=[_COLOURS[name] for name in clients], height=0.7)
     axes.bar_label(bars, [show(value, row.unit) for value in values], padding=3)
-    axes.set_xlabel(f"{unit}{', logarithmic' if log else ''}")
+    better = "more" if row.unit.endswith("/s") else "less"
+    axes.set_xlabel(f"{unit}{', logarithmic' if log else ''}; {better} is better")
     if log:
-        axes.set_xscale("log")
         axes.set_xlim(min(values) / 3, max(values) * 6)
+        _scale(axes)
     else:
         axes.set_xlim(0, max(values) * 1.35)
+
+
+def _scale(axes: Axes) -> None:
+    """Have a logarithmic axis with plain numbers."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
 
 
 def _draw_plots(results: Results) -> None:
@@ -256,14 +267,14 @@ def _draw_plots(results: Results) -> None:
         panels,
         ("TkAgg: window drawn", "TkAgg: redraws", "TkAgg: key to redraw, animated"),
         (
-            "First plot (less is better)",
-            "Redraws (more is better)",
-            "Key to redraw (less is better)",
+            "First plot",
+            "Redraws",
+            "Key press to redraw, animated",
         ),
         ("seconds", "redraws a second", "seconds"),
         strict=True,
     ):
-        _draw_bars(axes, results.find("x11", FAR, name), title, unit)
+        _draw_bars(axes, results.find("x11", FAR, name), title, unit, log=True)
     figure.suptitle("A matplotlib window (TkAgg) over 100 ms there and back, 20 Mbit/s")
     _save(figure, "bench-plots")
 
@@ -294,10 +305,10 @@ def _draw_programs(results: Results) -> None:
         axes.bar_label(bars, [show(value, "s") for _, value in known], padding=3, fontsize=8)
     axes.set_yticks(range(len(rows)), [row.name.removesuffix(suffix) for row in rows])
     axes.invert_yaxis()
-    axes.set_xscale("log")
     axes.set_xlim(0.5, 120)
-    axes.set_xlabel("seconds, logarithmic")
-    axes.set_title("From the command to the window, 100 ms, 20 Mbit/s (less is better)", loc="left")
+    _scale(axes)
+    axes.set_xlabel("seconds, logarithmic; less is better")
+    axes.set_title("From the command to the window, 100 ms, 20 Mbit/s", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     _save(figure, "bench-programs")
@@ -308,16 +319,16 @@ def _draw_sessions(results: Results) -> None:
 
     figure = Figure(figsize=(10, 5.2), layout="constrained")
     panels: Sequence[Axes] = list(figure.subplots(2, 3).flat)
+    down = "random bytes from the server"
     cases = (
-        ("start", NEAR, "cold", "Cold start, loopback", "seconds", False),
-        ("start", "100 ms", "cold", "Cold start, 100 ms", "seconds", False),
-        ("start", NEAR, "through a master", "Through a live connection", "seconds", False),
-        ("throughput", NEAR, "random bytes from the server", "Stream from there, loopback", "", 0),
-        ("throughput", "100 ms", "random bytes from the server", "... over 100 ms", "", 0),
-        ("throughput", FAR, "text from the server", "... text, 100 ms, 20 Mbit/s", "", 0),
+        ("start", NEAR, "cold", "Cold start, loopback"),
+        ("start", "100 ms", "cold", "Cold start, 100 ms"),
+        ("start", NEAR, "through a master", "Through a live connection"),
+        ("throughput", NEAR, down, "Stream from the server, loopback"),
+        ("throughput", "100 ms", down, "Stream from the server, 100 ms"),
+        ("throughput", FAR, "text from the server", "Text, 100 ms, 20 Mbit/s"),
     )
-    for axes, (part, link, name, title, unit, log) in zip(panels, cases, strict=True):
-        less = "less" if part == "start" else "more"
-        row = results.find(part, link, name)
-        _draw_bars(axes, row, f"{title} ({less} is better)", unit or "MB/s", log=bool(log))
+    for axes, (part, link, name, title) in zip(panels, cases, strict=True):
+        unit = "seconds" if part == "start" else "MB/s"
+        _draw_bars(axes, results.find(part, link, name), title, unit, log=False)
     _save(figure, "bench-sessions")

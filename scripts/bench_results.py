@@ -171,7 +171,8 @@ def describe_versions() -> dict[str, str]:
             done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=True)
         except (OSError, subprocess.SubprocessError):
             continue
-        found[name] = (done.stdout or done.stderr).strip().splitlines()[0]
+        said = (done.stdout or done.stderr).strip().splitlines()[0]
+        found[name] = said.removeprefix("xpra v").removeprefix("OpenSSH_")
     return found
 
 
