@@ -180,7 +180,7 @@ def test_rights(
         assert done.status == 1
         assert "can't: as root: sudo was given no password" in done.stdout.decode()
     else:
-        terminal = spawn_in_pty(place.argv(), env=dict(place.variables))
+        terminal = spawn_in_pty(place.argv("-vvv"), env=dict(place.variables))
         if "wrong" in way:
             for _ in range(3):
                 terminal.read_until(rf"\[{by}\] password for demo@server: ")

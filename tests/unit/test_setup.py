@@ -450,6 +450,7 @@ TITLES = {
     "sshd: /opt/s/sshd -D -o AcceptEnv A B -h /k -p 22 [listener] 1 of": "9 /opt/s/sshd /etc/ssh/sshd_config -oAcceptEnv A B -h/k -p22\nits program, /opt/s/sshd, is gone",
     "sshd: /usr/sbin/sshd -f here [listener] 1 of": "9 /usr/sbin/sshd here \nit was started with -f here, a name that holds in one folder only",
     "sshd: sshd -D [listener] 1 of": "9 /usr/bin/found /etc/ssh/sshd_config \nit was started without its full path",
+    "sshd: /usr/sbin/sshd -D -o Ciphers=a,b": "9 /usr/sbin/sshd /etc/ssh/sshd_config -oCiphers=a,b",
     "sshd: demo [priv]": " /usr/bin/found /etc/ssh/sshd_config ",
     "systemd": " /usr/bin/found /etc/ssh/sshd_config ",
 }  # fmt: skip

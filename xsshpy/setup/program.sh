@@ -83,7 +83,8 @@ find_sshd() {
     p=$(parent_of "$p") n=$((n + 1))
   done
   case $sshd_title in
-  *'[listener]'*|/*/sshd|/*/sshd\ *) ;;
+  # A long title may be cut off before its last words.
+  *'[listener]'*|'sshd: /'*|/*/sshd|/*/sshd\ *) ;;
   *) sshd_pid= ;;
   esac
   read_title
