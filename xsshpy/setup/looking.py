@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from xsshpy.doctor.probes import (
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from xsshpy.setup.visitor import Visitor
 
 _T = TypeVar("_T")
+_TRIES, _PAUSE = 8, 0.25
+"""For a session that another one has yet to make room for (a number, seconds)."""
 
 DEADLINE = 60.0
 """How long a Python with matplotlib, or a locked xauth, may take (seconds)."""
@@ -44,9 +46,9 @@ async def look(visitor: Visitor) -> ServerFacts:
             raise each
     # A server with MaxSessions 2 gets one question at a time, beside the shell.
     if isinstance(python, BaseException):
-        python = await _beside_the_shell(look_at_python(visitor))
+        python = await _beside_the_shell(lambda: look_at_python(visitor))
     granted, refusal = (
-        await _beside_the_shell(_ask_for_x11(visitor))
+        await _beside_the_shell(lambda: _ask_for_x11(visitor))
         if isinstance(display, BaseException)
         else display
     )
@@ -60,15 +62,20 @@ async def look(visitor: Visitor) -> ServerFacts:
     )
 
 
-async def _beside_the_shell(question: Awaitable[_T]) -> _T:
-    """Raises SessionError where not even two sessions are allowed."""
-    try:
-        return await asyncio.wait_for(question, DEADLINE)
-    except ChannelRefusedError:
-        raise SessionError(
-            "xssh: the server allows one session on a connection, and setup takes two",
-            remedy="MaxSessions 10 in its sshd_config, or take the line with MaxSessions out",
-        ) from None
+async def _beside_the_shell(ask: Callable[[], Awaitable[_T]]) -> _T:
+    """Ask once more, and again: sshd counts a session until it has seen its processes end.
+
+    Raises SessionError where not even two sessions are allowed.
+    """
+    for _ in range(_TRIES):
+        try:
+            return await asyncio.wait_for(ask(), DEADLINE)
+        except ChannelRefusedError:
+            await asyncio.sleep(_PAUSE)
+    raise SessionError(
+        "xssh: the server allows one session on a connection, and setup takes two",
+        remedy="MaxSessions 10 in its sshd_config, or take the line with MaxSessions out",
+    )
 
 
 async def look_at_login(visitor: Visitor) -> ServerFacts:
