@@ -77,6 +77,9 @@ STANDS_STILL = (
     "waited for"
 )
 
+ENDED_LIMIT = 1024
+"""Sessions that are remembered when they have ended, as clients of theirs may be on their way."""
+
 RECORD_BATCH = 1 << 16
 NOTICES = {
     rejection.reason.decode("ascii").strip(): rejection.notice
@@ -145,7 +148,7 @@ class AgentRelay:
         self._heard = time.monotonic()
         self._stands_still = False
         self._is_watched = False
-        self._ended_sessions: set[int] = set()
+        self._ended_sessions: dict[int, None] = {}
         self.reports: dict[int, Callable[[str], None]] = {}
         """Takes lines about a session's clients; without one ``report`` takes them."""
 
@@ -226,14 +229,16 @@ class AgentRelay:
 
         Raises LinkError.
         """
-        self._ended_sessions.discard(session)
+        self._ended_sessions.pop(session, None)
         self._link.queue_control(build_admit(session))
         self.flush()
 
     def dismiss(self, session: int) -> None:
         """End a session's clients; no more of them get in. Raises LinkError."""
         self.reports.pop(session, None)
-        self._ended_sessions.add(session)
+        self._ended_sessions[session] = None
+        if len(self._ended_sessions) > ENDED_LIMIT:  # what was on its way then is here by now
+            del self._ended_sessions[next(iter(self._ended_sessions))]
         if not self._closed:
             self._link.queue_control(build_dismiss(session))
             self.flush()
