@@ -17,6 +17,7 @@ import pytest
 
 from tests.support.agentfixtures import agent_server, host, make_host  # noqa: F401
 from tests.support.clients import SHARING, ClientHome
+from tests.support.doctors import doctor, visit  # noqa: F401
 from tests.support.leaks import LeakCheck, remember_children
 from tests.support.masters import end_automatic_masters
 from tests.support.processes import adopt_orphans

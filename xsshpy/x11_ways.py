@@ -122,7 +122,7 @@ class X11Run:
         self, session: Session, account: str, *, known: bool
     ) -> Mapping[str, str] | None:
         """Return the variables of the agent's display, which is started unless it is there."""
-        from xsshpy.ssh.agent_channel import open_agent_channel
+        from xsshpy.ssh.agent_channel import needs_brief_command, open_agent_channel
         from xsshpy.x11.agent import AgentError
         from xsshpy.x11.remembered import remember
 
@@ -144,6 +144,7 @@ class X11Run:
                     session.login.is_command_forced,
                 ),
                 known=known,
+                brief=needs_brief_command(session.connection),
             )
         except AgentError as error:
             self.failure = error

@@ -31,6 +31,7 @@ from xsshpy.doctor.probes import (
 )
 from xsshpy.doctor.python_checks import PythonSide
 from xsshpy.doctor.report import Listing, as_json, conclude
+from xsshpy.doctor.server_causes import explain_broken_off, explain_unwritable, has_starved
 from xsshpy.doctor.server_checks import ServerSide
 from xsshpy.doctor.x11_checks import X11Side
 from xsshpy.errors import DisplayError
@@ -306,7 +307,8 @@ LINUX = Machine("linux", "debian", is_wsl=False, has_wslg=False, has_xquartz=Fal
 def test_no_display_has_a_reason(
     machine: Machine, environ: dict[str, str], evidence: str, remedy: str
 ) -> None:
-    opinion = asyncio.run(LocalSide(environ, machine).checks()[1].look())
+    looks = {check.name: check.look for check in LocalSide(environ, machine).checks()}
+    opinion = asyncio.run(looks["local.display"]())
     assert opinion.verdict is Verdict.BROKEN
     assert evidence in opinion.evidence[0]
     assert remedy in opinion.remedy
@@ -358,7 +360,8 @@ def test_what_brought_it_about(
         (tmp_path / path).write_text(text)
     machine = read_machine(environ, platform="linux", root=str(tmp_path))
     environ = {"PATH": os.environ["PATH"], **environ}
-    found = run_checks(*LocalSide(environ, machine).checks()[1:])
+    checks = LocalSide(environ, machine).checks()
+    found = run_checks(*(check for check in checks if check.name != "local.openssh"))
     cause = next(each for each in found if each.verdict is not Verdict.OK)
     assert (cause.name, cause.verdict) == (name, Verdict.BROKEN)
     assert evidence in " ".join(cause.evidence)
@@ -379,6 +382,104 @@ def test_a_plain_local_display_has_nothing_to_do_with_its_surroundings(tmp_path:
     found = explain_dead({}, machine, parse_display("localhost:9"), "", plain)
     assert found == plain
     assert explain_refused({}, LINUX, plain) == plain
+
+
+# --- Causes there ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "words", "remedy"),
+    [
+        ("full", "head: error writing: No space left on device", "disk or the quota is full", "df"),
+        ("full", "head: error writing: Disk quota exceeded", "disk quota is used up", "quota -s"),
+        ("full", "head: error writing: File too large", "may grow (ulimit -f)", "limits.conf"),
+        ("full", "", "disk or the quota is full", "df -h"),
+        ("no", "sh: cannot create: Disk quota exceeded", "disk quota is used up", "quota -s"),
+        ("no", "sh: cannot create: No space left on device", "no inode left", "df -i"),
+        ("no", "sh: cannot create: Read-only file system", "mounted read-only", "--x11 agent"),
+        ("no", "sh: cannot create: Permission denied", "/h can't be written to, so", "--x11 agent"),
+    ],
+)
+def test_why_a_home_folder_takes_nothing(state: str, error: str, words: str, remedy: str) -> None:
+    evidence, advice = explain_unwritable("/h", state, error)
+    assert words in evidence
+    assert remedy in advice
+
+
+def test_the_probe_says_why_nothing_can_be_written(private_places: Path) -> None:
+    """No file may grow: what a shell and a program say of it reaches the judgement."""
+    script = f"ulimit -f 0; trap '' XFSZ; exec {surroundings_command(NONCE)}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, check=True)
+    answers = read_answers(done.stdout, NONCE)
+    assert answers.first_of("writable") == "full"
+    assert "ulimit -f" in explain_unwritable("/h", "full", answers.first_of("write"))[0]
+
+
+def test_a_server_that_starts_no_more_processes(private_places: Path) -> None:
+    setpriv, prlimit = require_tool("setpriv"), require_tool("prlimit")
+    if os.getuid():
+        pytest.skip("only root may be somebody without a process")
+    argv = [setpriv, "--reuid", "54322", "--clear-groups", prlimit, "--nproc=1:1", "sh", "-c"]
+    argv.append(surroundings_command(NONCE).replace("sh -c", "exec sh -c", 1))
+    done = subprocess.run(argv, capture_output=True, check=False)
+    answers = read_answers(done.stdout, NONCE)
+    assert not answers.has_ended
+    assert has_starved(done.stderr.decode())
+    opinion = explain_broken_off(answers, done.stderr.decode())
+    assert "too many processes of this account" in opinion.evidence[0]
+    assert "ulimit -u" in opinion.remedy
+
+
+NO_TK = {"tk_error": "ModuleNotFoundError: No module named '_tkinter'"}
+NO_FIT = "/opt/miniconda3/lib/libtk8.6.so: undefined symbol: XftDrawCreate"
+
+
+def lacks(name: str) -> dict[str, str]:
+    """Return what a Python says where the linker finds no such library."""
+    return {"tk_error": f"ImportError: {name}: cannot open shared object file"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "words", "remedy"),
+    [
+        (lacks("libtk8.6.so"), "can't be loaded", "python3-tk"),
+        (lacks("libX11.so.6"), "can't be loaded", "libx11-6"),
+        ({"tk_error": f"ImportError: {NO_FIT}"}, "don't fit", "conda install"),
+        ({"tk_error": "ImportError: version `GLIBC_2.38' not found"}, "don't fit", "python3-tk"),
+        ({**NO_TK, "executable": "/opt/conda/bin/python"}, "has no Tk", "conda install tk"),
+        ({**NO_TK, "qt": ["PyQt6"]}, "has no Tk", "QtAgg: PyQt6"),
+        ({"tk": "8.6", "tcl_error": "TclError: no init.tcl"}, "does not start", "set TCL_LIBRARY"),
+    ],
+)
+def test_what_tk_lacks(facts: dict[str, object], words: str, remedy: str) -> None:
+    """A conda's libraries are not at hand: its words are those that its users report."""
+    server = ServerSide(HostSide(Invocation("h"), {}, Console()), {})
+    server.answers = read_answers(f"xssh-doctor {NONCE} release ID=debian\n".encode(), NONCE)
+    python = PythonSide(X11Side(server), {"executable": "/usr/bin/python3", **facts})
+    opinion = python.judge_tk(is_needed=True)
+    assert opinion.verdict is Verdict.BROKEN
+    assert words in opinion.evidence[0]
+    assert remedy in opinion.remedy
+
+
+def test_programs_that_outlive_their_display(private_places: Path) -> None:
+    """screen and VS Code's server, among the processes of a system of their own."""
+    folder = private_places / "home" / ".vscode-server"
+    folder.mkdir()
+    (folder / "node").symlink_to(require_tool("sleep"))
+    script = f"""mount -t proc proc /proc
+DISPLAY=localhost:98.0 bash -c 'exec -a SCREEN sleep 9' &
+DISPLAY=localhost:97.0 {folder}/node 9 &
+DISPLAY=:0 bash -c 'exec -a SCREEN sleep 9' &
+sleep 0.2
+{surroundings_command(NONCE)}
+kill %1 %2 %3"""
+    argv = ["unshare", "--pid", "--mount", "--fork", "bash", "-c"]
+    if os.getuid() or subprocess.run([*argv, "true"], capture_output=True).returncode:
+        pytest.skip("needs root and namespaces")
+    done = subprocess.run([*argv, script], capture_output=True, check=True)
+    stale = read_answers(done.stdout, NONCE).all_of("stale")
+    assert sorted(stale) == ["VSCode localhost:97.0", "screen localhost:98.0"]
 
 
 # --- The command that messages name ------------------------------------------------------------

@@ -52,7 +52,13 @@ class HostSide:
     def checks(self) -> list[Check]:
         """Return the checks, each after those it needs."""
         return [
-            Check("host.settings", "ssh_config", self._look_at_settings, deadline=60.0),
+            Check(
+                "host.settings",
+                "ssh_config",
+                self._look_at_settings,
+                deadline=60.0,
+                explained_by=("local.limits",),
+            ),
             Check("host.name", "name", self._look_at_name, needs=("host.settings",)),
             Check(
                 "host.port",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
 import socket
 from asyncio.subprocess import DEVNULL, PIPE
@@ -29,6 +30,11 @@ PROOF_DEADLINE = 20.0
 CONNECT_DEADLINE = 15.0
 _PROGRAM_DEADLINE = 5.0
 
+_FEWEST_FILES = 24
+"""Below that neither the proof of the display nor a login goes through (tried)."""
+
+_FEW_FILES = 64
+
 
 @dataclass
 class LocalSide:
@@ -43,7 +49,10 @@ class LocalSide:
     def checks(self) -> list[Check]:
         """Return the checks, each after those it needs."""
         return [
-            Check("local.openssh", "OpenSSH", self._look_at_openssh),
+            Check("local.limits", "limits", self._look_at_limits),
+            Check(
+                "local.openssh", "OpenSSH", self._look_at_openssh, explained_by=("local.limits",)
+            ),
             Check("local.display", "DISPLAY", self._look_at_display),
             Check(
                 "local.server",
@@ -58,10 +67,30 @@ class LocalSide:
                 self._look_at_answer,
                 needs=("local.server",),
                 deadline=PROOF_DEADLINE + 5.0,
+                explained_by=("local.limits",),
             ),
             Check("local.cookie", "cookie", self._look_at_cookie, needs=("local.answer",)),
             Check("local.security", "SECURITY", self._look_at_security, needs=("local.cookie",)),
         ]
+
+    async def _look_at_limits(self) -> Opinion:
+        """May this terminal's programs open files and start programs?"""
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if 0 <= files < _FEW_FILES:
+            give = broken if files < _FEWEST_FILES else warning
+            return give(
+                f"a program may have {files} files open at once (ulimit -n)",
+                remedy="ulimit -n 1024 in this terminal, or without what lowers it",
+            )
+        try:
+            await _output_of(["true"], self.environ)
+        except BlockingIOError:
+            most, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+            return broken(
+                f"no program can be started: {most} processes may run at once (ulimit -u)",
+                remedy="end some of them, or raise ulimit -u",
+            )
+        return well()
 
     async def _look_at_openssh(self) -> Opinion:
         path = find_openssh(self.environ)
@@ -171,7 +200,10 @@ def _address_of(sock: socket.socket) -> str:
 
 
 async def _output_of(argv: list[str], environ: Mapping[str, str]) -> str:
-    """Return the first line that a program prints, to stdout or stderr; empty where it fails."""
+    """Return the first line that a program prints, to stdout or stderr; empty where it fails.
+
+    Raises BlockingIOError where the system starts no program any more.
+    """
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
@@ -180,6 +212,8 @@ async def _output_of(argv: list[str], environ: Mapping[str, str]) -> str:
             stderr=asyncio.subprocess.STDOUT,
             env=dict(environ),
         )
+    except BlockingIOError:
+        raise
     except OSError:
         return ""
     try:

@@ -54,6 +54,36 @@ LIBX11 = Package("libx11-6", "libX11", "libx11", "libx11", "libX11-6")
 XCB_CURSOR = Package(
     "libxcb-cursor0", "xcb-util-cursor", "xcb-util-cursor", "xcb-util-cursor", "libxcb-cursor0"
 )
+XKBCOMMON_X11 = Package(
+    "libxkbcommon-x11-0",
+    "libxkbcommon-x11",
+    "libxkbcommon-x11",
+    "libxkbcommon",
+    "libxkbcommon-x11-0",
+)
+XCB_ICCCM = Package("libxcb-icccm4", "xcb-util-wm", "xcb-util-wm", "xcb-util-wm", "libxcb-icccm4")
+XCB_KEYSYMS = Package(
+    "libxcb-keysyms1", "xcb-util-keysyms", "xcb-util-keysyms", "xcb-util-keysyms", "libxcb-keysyms1"
+)
+XCB_IMAGE = Package(
+    "libxcb-image0", "xcb-util-image", "xcb-util-image", "xcb-util-image", "libxcb-image0"
+)
+XCB_RENDER_UTIL = Package(
+    "libxcb-render-util0",
+    "xcb-util-renderutil",
+    "xcb-util-renderutil",
+    "xcb-util-renderutil",
+    "libxcb-render-util0",
+)
+_LIBRARIES = {
+    "libX11": LIBX11,
+    "libxcb-cursor": XCB_CURSOR,
+    "libxkbcommon-x11": XKBCOMMON_X11,
+    "libxcb-icccm": XCB_ICCCM,
+    "libxcb-keysyms": XCB_KEYSYMS,
+    "libxcb-image": XCB_IMAGE,
+    "libxcb-render-util": XCB_RENDER_UTIL,
+}
 OPENSSH_CLIENT = Package(
     "openssh-client", "openssh-clients", "openssh", "openssh-client", "openssh-clients"
 )
@@ -77,6 +107,11 @@ def describe_install(distribution: str, package: Package) -> str:
         apk=package.apk,
         suse=package.suse,
     )
+
+
+def find_package(library: str) -> Package | None:
+    """Return what a library such as ``libX11.so.6`` comes with; None where that isn't known."""
+    return _LIBRARIES.get(library.partition(".so")[0])
 
 
 def read_family(release: str) -> str:

@@ -23,6 +23,7 @@ _SURROUNDINGS = """
 s() { echo "xssh-doctor $n $*"; }
 n=$0
 echo
+s files $(ulimit -n)
 s shell $SHELL
 s system $(uname -s)
 s home $HOME
@@ -41,9 +42,12 @@ for f in $HOME/.ssh/rc /etc/ssh/sshrc; do test -f $f && s rc $f; done
 for f in $HOME/.Xauthority-c $HOME/.Xauthority-l; do test -e $f && s lock $f; done
 if test -e $HOME/.Xauthority && test ! -w $HOME/.Xauthority; then s readonly $HOME/.Xauthority; fi
 t=$HOME/.xssh-doctor-$n
-if (umask 077; : > $t) 2>/dev/null; then
-  if head -c 8192 /dev/zero > $t 2>/dev/null; then s writable yes; else s writable full; fi
-else s writable no; fi
+LC_ALL=C
+export LC_ALL
+if e=$( (umask 077; : > $t) 2>&1 ); then
+  if e=$( (head -c 8192 /dev/zero > $t) 2>&1 ); then s writable yes
+  else s writable full; s write $e; fi
+else s writable no; s write $e; fi
 rm -f $t 2>/dev/null
 for f in /.dockerenv /run/.containerenv; do test -e $f && s container $f; done
 command -v srun >/dev/null 2>&1 && s slurm $(command -v srun)
@@ -58,6 +62,13 @@ done | head -n 20 | while read -r l; do set -f; s start $l; done
 if command -v tmux >/dev/null 2>&1; then
   d=$(tmux show-environment -g DISPLAY 2>/dev/null) && s tmux $d
 fi
+ps -u $(id -u) -o pid=,args= 2>/dev/null | while read -r p c; do
+  case $c in
+  SCREEN*) w=screen;; *.vscode-server/*|*code-server*) w=VSCode;; *) continue;;
+  esac
+  d=$(tr "[:cntrl:]" "@" < /proc/$p/environ | grep -oE "(^|@)DISPLAY=localhost:[0-9.]*")
+  test -n "$d" && s stale $w ${d#*=}
+done 2>/dev/null
 for f in /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*.conf; do
   test -r $f && grep -iE "^ *(X11Forwarding|DisableForwarding|AddressFamily|MaxSessions) " $f |
   while read -r l; do s sshd $f: $l; done
@@ -74,6 +85,11 @@ s node ${SLURMD_NODENAME:-$(uname -n)}
 s user $(id -u)
 f=${XAUTHORITY:-$HOME/.Xauthority}
 s authority $f
+s net $(readlink /proc/self/ns/net 2>/dev/null)
+h=${DISPLAY%:*}
+case $h in
+""|localhost|unix|*/*) ;; *)
+command -v getent >/dev/null && { getent hosts "$h" || s noaddress $h; };; esac
 if c=$(xauth -i -f "$f" list "${DISPLAY#localhost}" 2>/dev/null </dev/null); then
   test -n "$c" && s cookie yes
 else
@@ -120,15 +136,16 @@ def surroundings_command(nonce: str) -> str:
 def display_command(nonce: str) -> str:
     """Return the command that tells which display programs see, and those of a login shell.
 
-    And where: ``node``, ``user`` (a number), ``authority`` (their Xauthority file), and ``cookie``
-    where that has one for the display.
+    And where: ``node``, ``user`` (a number), ``authority`` (their Xauthority file), ``net`` (their
+    network's namespace), ``cookie`` where that file has one for the display, and ``noaddress``
+    where its host is a name without one.
     """
     return f"sh -c '{_one_line(_DISPLAY)}' {nonce}"
 
 
 def _one_line(script: str) -> str:
     """Return a script on one line: csh takes no line end between quotes."""
-    joined = re.compile(r"(\bdo|\bthen|\belse|\bin|;;|\||\bfish\))?\n\s*")
+    joined = re.compile(r"(\bdo|\bthen|\belse|\bin|;;|\||\bfish\)|\*\))?\n\s*")
     return joined.sub(lambda found: f"{found[1]} " if found[1] else "; ", script)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from xsshpy.doctor.examination import Check
 from xsshpy.doctor.findings import Opinion, Verdict, broken, warning, well
 from xsshpy.doctor.forced import FILE_BACKENDS, judge_forced
-from xsshpy.doctor.machine import LIBX11, PYTHON_TK, XCB_CURSOR, describe_install
+from xsshpy.doctor.machine import LIBX11, PYTHON_TK, Package, describe_install, find_package
 from xsshpy.doctor.probes import (
     display_command,
     python_command,
@@ -40,6 +40,8 @@ PROOF_DEADLINE = 60.0
 """Tk natively over a slow link takes half a minute for its first window (seconds)."""
 
 SPEED_DEADLINE = 30.0
+_MISMATCH = re.compile(r"undefined symbol|version [`']\S+' not found|wrong ELF class")
+_MISSING = re.compile(r"(lib[\w.+-]+\.so[.\d]*): cannot open shared object file")
 _NAMES_FILES = re.compile(rf"(?i)MPLBACKEND[=\s]+[\"']?({'|'.join(FILE_BACKENDS)})\b")
 _VOLUME = 1 << 19
 _VOLUME_SECONDS = 5.0
@@ -62,8 +64,11 @@ class PythonSide:
                 "python.found",
                 "Python there",
                 self._look_at_python,
-                needs=("server.command",),
+                # srun --x11 starts nothing without a display.
+                needs=("session.display",) if self._has_wrapper else ("server.command",),
                 deadline=FACTS_DEADLINE,
+                late="see what it waits for on the server: a network drive, a start file, a module "
+                "of its site-packages (python -X importtime -c 'import matplotlib')",
             ),
             Check(
                 "python.matplotlib", "matplotlib", self._look_at_matplotlib, needs=("python.found",)
@@ -89,6 +94,7 @@ class PythonSide:
                 self._prove,
                 needs=("session.command", "python.found"),
                 deadline=PROOF_DEADLINE,
+                late="xssh -v says what X11 did",
             ),
             Check(
                 "speed",
@@ -113,6 +119,11 @@ class PythonSide:
         assert settings is not None
         chosen = dict(reversed(settings.set_env))
         return decide_backend(chosen, self.server.host.invocation.backend)
+
+    @property
+    def _has_wrapper(self) -> bool:
+        named = read_program(self.server.host.invocation.command).interpreter
+        return bool(find_wrapper(named)[0])
 
     @property
     def _program_interpreter(self) -> str:
@@ -140,6 +151,8 @@ class PythonSide:
         plan = SessionPlan(command=wrap_command(command, variables))
         if self.server.way is Way.NATIVE and self.server.accepts_backend:
             plan = SessionPlan(command=command, variables=variables)  # start files may change it
+        if self._has_wrapper:
+            plan = self.x11.plan(wrap_command(command, variables))
         done = await self.server.run(plan)
         facts = read_object(done.out, nonce)
         if facts is None:
@@ -175,30 +188,52 @@ class PythonSide:
         return well(version)
 
     async def _look_at_tk(self) -> Opinion:
-        version, error = self._text("tk"), self._text("tk_error")
         needed = (self._backend or "").lower() == "tkagg"
-        give = broken if needed and self.facts.get("matplotlib") else warning
-        if "libX11" in error:
-            return give(f"Tk can't be loaded: {error}", remedy=self._libx11_remedy(error))
+        return self.judge_tk(is_needed=needed and bool(self.facts.get("matplotlib")))
+
+    def judge_tk(self, *, is_needed: bool) -> Opinion:
+        """Return what the facts say of Tk; without it plots fail only where it ``is_needed``."""
+        version, error = self._text("tk"), self._text("tk_error")
+        give = broken if is_needed else warning
+        if _MISMATCH.search(error):
+            return give(
+                f"Tk can't be loaded, two libraries don't fit: {error}",
+                *self._list("libraries")[:2],
+                remedy=self._library_remedy(error, PYTHON_TK),
+            )
+        missing = _MISSING.search(error)
+        if "libX11" in error or missing:
+            package = LIBX11 if "libX11" in error else PYTHON_TK
+            return give(f"Tk can't be loaded: {error}", remedy=self._library_remedy(error, package))
         if not version:
             return give(f"{self._text('executable')} has no Tk: {error}", remedy=self._tk_remedy())
         if self._text("tcl_error"):
             return give(
                 f"Tcl does not start: {self._text('tcl_error')}",
-                remedy="set TCL_LIBRARY to the folder with init.tcl below this Python's lib/",
+                remedy=self._tcl_remedy(),
             )
         return well(f"Tk {version}")
 
-    def _libx11_remedy(self, error: str) -> str:
-        folders = self._variable("LD_LIBRARY_PATH").split(":")
-        guilty = [
-            folder for folder in folders if folder and f"{folder.rstrip('/')}/libX11" in error
-        ]
+    def _tcl_remedy(self) -> str:
+        named = self._variable("TCL_LIBRARY")
+        if named:
+            return f"unset TCL_LIBRARY, which is {named}, where it is set"
+        return "set TCL_LIBRARY to the folder with init.tcl below this Python's lib/"
+
+    def _library_remedy(self, error: str, package: Package) -> str:
+        folders = [each for each in self._variable("LD_LIBRARY_PATH").split(":") if each]
+        found = (error, *self._list("libraries"))
+        guilty = [each for each in folders if any(f"{each.rstrip('/')}/lib" in it for it in found)]
         if guilty:
             return f"take {guilty[0]} out of LD_LIBRARY_PATH"
         if re.search(r"(?i)conda|mamba", error + self._text("executable")):
             return "conda install --force-reinstall xorg-libx11 tk"
-        return f"{describe_install(self.server.family, LIBX11)} on the server"
+        return f"{describe_install(self.server.family, package)} on the server"
+
+    def _list(self, name: str) -> list[str]:
+        """Return a list of texts among the facts."""
+        value = self.facts.get(name)
+        return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
 
     def _variable(self, name: str) -> str:
         """Return a variable of that Python's environment."""
@@ -278,8 +313,15 @@ class PythonSide:
             )
         error = self._text("qt_error")
         if error:
-            package = f"{describe_install(self.server.family, XCB_CURSOR)} on the server"
-            return broken(f"Qt's plugin for X11 can't be loaded: {error}", remedy=package)
+            found = _MISSING.search(error)
+            package = find_package(found[1]) if found else None
+            where = "on the server"
+            return broken(
+                f"Qt's plugin for X11 can't be loaded: {error}",
+                remedy=f"{describe_install(self.server.family, package)} {where}"
+                if package is not None
+                else f"install the package with {found[1] if found else 'that library'} {where}",
+            )
         return None
 
     async def _look_at_command(self) -> Opinion:
@@ -314,6 +356,7 @@ class PythonSide:
         sight = asyncio.create_task(see_window(forwarding.local, f"xssh doctor {nonce}"))
         try:
             await start_process(session.connection, self.x11.plan(command), process, lambda: None)
+            has_begun = True
             ended = asyncio.create_task(process.closed.wait())
             await asyncio.wait({sight, ended}, return_when=asyncio.FIRST_COMPLETED)
             ended.cancel()

@@ -12,6 +12,11 @@ from xsshpy.doctor.findings import Opinion, broken, warning, well
 from xsshpy.doctor.host_checks import HostSide
 from xsshpy.doctor.machine import read_family
 from xsshpy.doctor.probes import Answers, read_answers, surroundings_command
+from xsshpy.doctor.server_causes import (
+    explain_broken_off,
+    explain_unwritable,
+    has_starved,
+)
 from xsshpy.ssh.environment import BACKEND_VARIABLE, DEFAULT_BACKEND
 from xsshpy.values import dataclass, field
 from xsshpy.x11_ways import Way, choose_way
@@ -125,7 +130,7 @@ class ServerSide:
         if "OpenSSH" in version:
             return well(version)
         return warning(
-            f"{version}: not OpenSSH, so it may know neither X11 nor long commands",
+            f"{version}: not OpenSSH, so it may not know X11",
             remedy="OpenSSH's sshd, where windows do not come",
         )
 
@@ -147,6 +152,9 @@ class ServerSide:
             )
         if not answers.has_ended:
             words = (done.out + done.err).decode("utf-8", "replace").splitlines()[:3]
+            messages = done.err.decode("utf-8", "replace")
+            if answers.lines or has_starved(messages):
+                return explain_broken_off(answers, messages)
             return broken(
                 "the server runs something else than what it is asked for",
                 *words,
@@ -222,16 +230,9 @@ class ServerSide:
                 f"there is no home folder {home} on the server",
                 remedy=f"sudo mkdir {home} there, and chown it to the account",
             )
-        if state == "full":
-            return give(
-                f"nothing more can be written to {home}: the disk or the quota is full",
-                remedy=f"make room there: df -h {home}",
-            )
-        if state == "no":
-            return give(
-                f"{home} can't be written to, so sshd's X11 has no place for its cookie",
-                remedy="--x11 agent, which needs none there",
-            )
+        if state in ("full", "no"):
+            evidence, remedy = explain_unwritable(home, state, self.answers.first_of("write"))
+            return give(evidence, remedy=remedy)
         locks = self.answers.all_of("lock")
         if locks:
             return give(
@@ -240,5 +241,9 @@ class ServerSide:
             )
         readonly = self.answers.first_of("readonly")
         if readonly:
-            return give(f"{readonly} can't be written to", remedy=f"chmod u+w {readonly}")
+            return give(
+                f"{readonly} can't be written to, so sshd's X11 has no place for its cookie",
+                remedy=f"ls -l {readonly} shows whose it is; rm -f {readonly}: the next login "
+                "makes a new one",
+            )
         return well(home)

@@ -55,6 +55,12 @@ def judge_wrapper(name: str, session: Answers, inside: Answers) -> Opinion:
         return broken(f"{where}, without DISPLAY", remedy=remedy)
     if elsewhere and found == display:
         return broken(f"{where}, where {found} is not this session's display", remedy=remedy)
+    nets = {inside.first_of("net"), session.first_of("net")} - {""}
+    if len(nets) > 1 and display.rpartition(":")[0]:
+        return broken(
+            f"{name} runs programs in a network of its own, where {found} is not the session's",
+            remedy=remedy if "network" in remedy else f"let {name} keep the host's network",
+        )
     if not inside.first_of("cookie"):
         user = inside.first_of("user")
         other = f" as user {user}" if user != session.first_of("user") else ""

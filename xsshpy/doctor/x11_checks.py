@@ -5,6 +5,7 @@ Both ways are tried, whichever a session would take, as each explains what the o
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from collections.abc import Mapping
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
 XAUTH_DEADLINE = 40.0
 """A locked Xauthority holds sshd's xauth up for twenty seconds."""
 
-_AGENT_DEADLINE = 30.0
+_AGENT_DEADLINE = 45.0
+"""More than the agent's own deadlines together, which say what it was that took too long."""
+
+_MARGIN = 5.0
+
+
+_LOADER_ERROR = re.compile(r"symbol lookup error|loading shared libraries|undefined symbol")
 
 
 @dataclass
@@ -64,8 +71,9 @@ class X11Side:
                 "x11.native",
                 "X11 by sshd",
                 self._look_at_native,
-                needs=("x11.wanted", "server.command"),
-                deadline=XAUTH_DEADLINE,
+                # One that takes no cookie holds xauth up for seconds, and says why itself.
+                needs=("x11.wanted", "server.home"),
+                deadline=XAUTH_DEADLINE + _MARGIN,
             ),
             Check(
                 "x11.way",
@@ -117,11 +125,11 @@ class X11Side:
             return well(f"display {self.variables['DISPLAY']}")
         lines = (reason, *self._agent_evidence)
         give = broken if self.forwarding.native is None else warning
-        return give(*lines, remedy=self._agent_remedy())
+        return give(*lines, remedy=self._agent_remedy(reason))
 
     async def _start_agent(self) -> str:
         """Start the agent; return why it does not run, or nothing."""
-        from xsshpy.ssh.agent_channel import open_agent_channel
+        from xsshpy.ssh.agent_channel import needs_brief_command, open_agent_channel
         from xsshpy.x11.agent import AgentError
 
         session, forwarding = self.server.host.session, self.forwarding
@@ -136,16 +144,20 @@ class X11Side:
             )
 
         try:
-            display = await forwarding.agent.start(open_channel, known=True)
+            display = await forwarding.agent.start(
+                open_channel, known=True, brief=needs_brief_command(session.connection)
+            )
         except AgentError as error:
             self._agent_evidence = error.evidence[-2:]
             return error.reason
         self.variables = display.variables
         return ""
 
-    def _agent_remedy(self) -> str:
+    def _agent_remedy(self, reason: str) -> str:
         if not self.server.answers.first_of("python"):
             return "a Python 3.6 or later on the server, for the quick way"
+        if "no Python spoke" in reason:
+            return "see what python3 waits for on the server: a network drive, a start file"
         return "xssh -v shows what the remote Python said"
 
     async def _look_at_native(self) -> Opinion:
@@ -164,7 +176,17 @@ class X11Side:
         assert session is not None
         session.connection.accept_x11 = self.forwarding.native.accept
         nonce = secrets.token_hex(8)
-        done = await self.server.run(SessionPlan(command=display_command(nonce), x11=request))
+        plan = SessionPlan(command=display_command(nonce), x11=request)
+        try:
+            done = await asyncio.wait_for(self.server.run(plan), XAUTH_DEADLINE)
+        except (TimeoutError, asyncio.TimeoutError):
+            return self._native_verdict(
+                f"a session with X11 does not begin within {XAUTH_DEADLINE:g} seconds, one without "
+                "does: sshd waits for xauth, or for an rc file",
+                *self.server.answers.all_of("rc"),
+                remedy="on the server: timeout 5 xauth list; a home folder on a network drive that "
+                "hangs, or an XAuthLocation that is no xauth, stalls it",
+            )
         seen = read_answers(done.out, nonce)
         self.native_display = seen.first_of("display")
         if not done.grants.x11:
@@ -194,12 +216,22 @@ class X11Side:
                 f"{rc[0]} is there, so sshd leaves the cookie to it, and it does not call xauth",
                 remedy=f"call xauth in {rc[0]}, as sshd(8) shows under SSHRC",
             )
+        name = seen.first_of("noaddress")
+        if name:
+            return self._native_verdict(
+                f"the server has no address for its own name {name}, so xauth takes no cookie for "
+                f"{self.native_display}",
+                remedy=f"the line `127.0.1.1 {name}` in /etc/hosts on the server, or "
+                "X11UseLocalhost yes in sshd_config there",
+            )
         state = self.server.answers.first_of("writable")
         why = {"no": ", which can't be written to", "full": ": the disk or the quota is full"}
         return self._native_verdict(
             f"sshd's xauth left no cookie in {seen.first_of('authority')}{why.get(state, '')}",
             *seen.all_of("xauth"),
-            remedy="touch ~/.Xauthority on the server, and see what it says",
+            remedy="touch ~/.Xauthority on the server, and see what it says"
+            if not _LOADER_ERROR.search(" ".join(seen.all_of("xauth")))
+            else "xauth on the server finds wrong libraries: look at LD_LIBRARY_PATH there",
         )
 
     def _native_verdict(self, *lines: str, remedy: str) -> Opinion:
@@ -293,6 +325,13 @@ class X11Side:
         if stale.startswith("localhost:") and stale != display:
             return warning(
                 f"tmux on the server still has DISPLAY={stale}, of another session",
+                remedy="in its windows: export DISPLAY and XAUTHORITY as in a new session",
+            )
+        old = [line.partition(" ")[::2] for line in self.server.answers.all_of("stale")]
+        kept = [(name, value) for name, value in old if value != display]
+        if kept:
+            return warning(
+                f"{kept[0][0]} on the server still has DISPLAY={kept[0][1]}, of another session",
                 remedy="in its windows: export DISPLAY and XAUTHORITY as in a new session",
             )
         lines = [display]

@@ -1,8 +1,9 @@
 """Unpacks the agent's modules and starts them: the first to run on the other host.
 
 This source travels inside the command line and is carried out by ``python -c``; its arguments are a
-nonce and the modules, compressed, in base64, in pieces. It says on stdout, in one line, what it
-found. Nothing is written to the disk, and stdin is left alone. An interpreter that is too old says
+nonce and the modules, compressed, in base64, in pieces; or ``stdin=`` and their size, where they
+come on stdin behind the hello. It says on stdout, in one line, what it found. Nothing is written to
+the disk, and what else comes on stdin is left alone. An interpreter that is too old says
 so and leaves the field to the next candidate, therefore this file must compile on Python 2.7. The
 status is 0 however it ends, once it has said hello: any other means that this
 interpreter did not get so far, and the next one is tried.
@@ -30,7 +31,10 @@ def receive():
     import base64
     import zlib
 
-    text = zlib.decompress(base64.b64decode("".join(sys.argv[2:])))
+    packed = "".join(sys.argv[2:])
+    if packed.startswith("stdin="):
+        packed = read_stdin(int(packed[6:]))
+    text = zlib.decompress(base64.b64decode(packed))
     modules = []
     while text:
         head, text = text.split(b"\n", 1)
@@ -38,6 +42,18 @@ def receive():
         modules.append((name.decode("ascii"), text[: int(length)]))
         text = text[int(length) :]
     return modules
+
+
+def read_stdin(left):
+    """Return as many bytes of stdin, and not one more."""
+    pieces = []
+    while left:
+        piece = os.read(0, left)
+        if not piece:
+            raise EOFError("stdin ends before the modules do")
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
 
 
 def load(modules):

@@ -8,6 +8,8 @@ Its arguments are a nonce and, where one is to be run, the path of a script. It 
 - backend: what matplotlib would take (``auto``: it looks for one itself)
 - backend_from: what decides about it
 - tk: the version of Tk, or null and tk_error; tcl_error: why Tcl does not start
+- libraries: files that LD_LIBRARY_PATH, or this Python's own folder, puts before the system's X and
+  Tk
 - qt: the names of the Qt packages that are there
 - base: the folder that this Python lives in, behind a virtual environment; may_write: whether we
   may write there; conda: the conda program that keeps it, or null
@@ -29,6 +31,8 @@ import time
 LINES = 20000
 MODULES = 40
 VARIABLES = ("MPLBACKEND", "QT_QPA_PLATFORM", "LD_LIBRARY_PATH", "TCL_LIBRARY", "DISPLAY")
+SHOWN = 6
+SHADOWING = re.compile(r"lib(X\w+|xcb\S*|tcl8\S*|tk8\S*|tcl9\S*|fontconfig|freetype)\.so")
 IMPORTS = re.compile(r"^(?:import|from)[ \t]+(\w+)")
 FORCES = re.compile(
     r"""^[^#]*\b(?:(?:matplotlib|mpl)\.use\s*\(|switch_backend\s*\(|rcParams\s*\[\s*["']backend["'])"""
@@ -101,8 +105,25 @@ def look_at_tk():
             import Tkinter as tkinter
         tkinter.Tcl().eval("info library")
     except Exception as error:
-        facts["tcl_error"] = say_why(error)
+        text = " ".join(str(error).replace("{}", "").split()).split(" This probably")[0]
+        facts["tcl_error"] = ("%s: %s" % (type(error).__name__, text))[:300]
     return facts
+
+
+def find_libraries():
+    """Return the X and Tk libraries that are found before the system's."""
+    folders = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    base = getattr(sys, "base_prefix", sys.prefix)
+    if base not in ("/usr", "/usr/local"):
+        folders.append(os.path.join(base, "lib"))
+    found = []
+    for folder in folders:
+        try:
+            names = sorted(os.listdir(folder)) if folder else []
+        except OSError:
+            continue
+        found += [os.path.join(folder, name) for name in names if SHADOWING.match(name)]
+    return found[:SHOWN]
 
 
 def find_qt():
@@ -212,6 +233,7 @@ def main():
         "platform": sys.platform,
         "qt": find_qt(),
         "qt_error": "",
+        "libraries": find_libraries(),
         "environment": dict((name, os.environ.get(name, "")[:500]) for name in VARIABLES),
         "pace": measure_pace(),
         "forced": find_forced(sys.argv[2]) if len(sys.argv) > 2 else [],

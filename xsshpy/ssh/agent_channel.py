@@ -24,6 +24,12 @@ RECEIVE_WINDOW = 4 << 20
 PACKET_SIZE = 32 << 10
 
 
+def needs_brief_command(connection: ClientConnection) -> bool:
+    """Tell whether a server may end the connection over a long command: only OpenSSH is known to
+    take the agent's."""
+    return "OpenSSH" not in str(connection.get_extra_info("server_version", ""))
+
+
 class NoSecondSessionError(AgentError):
     """The server opens no further session on this connection."""
 

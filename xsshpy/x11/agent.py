@@ -31,6 +31,7 @@ from xsshpy.x11.agent_start import (
     StageLine,
     StageReader,
     agent_command,
+    brief_command,
 )
 from xsshpy.x11.local import LocalDisplay
 from xsshpy.x11.news import WaitingNews
@@ -192,27 +193,36 @@ class AgentForwarding:
 
     # -- the start --
 
-    async def start(self, open_channel: OpenChannel, *, known: bool) -> RemoteDisplay:
+    async def start(
+        self, open_channel: OpenChannel, *, known: bool, brief: bool = False
+    ) -> RemoteDisplay:
         """Start the agent; return its display. Raises AgentError.
 
-        ``known``: the host ran it before, and so may take its time.
+        ``known``: the host ran it before, and so may take its time. ``brief``: the server may not
+        take the modules in the command line; they follow a round trip later.
         """
         try:
-            return await self._start(open_channel, known=known)
+            return await self._start(open_channel, known=known, brief=brief)
         except AgentError:
             self._closing = True
             if self._channel is not None:
                 self._channel.kill()
             raise
 
-    async def _start(self, open_channel: OpenChannel, *, known: bool) -> RemoteDisplay:
-        self._channel = await open_channel(await self._command, self)
+    async def _start(self, open_channel: OpenChannel, *, known: bool, brief: bool) -> RemoteDisplay:
+        command, modules = await self._command, b""
+        if brief:
+            command, modules = await asyncio.to_thread(brief_command, self._nonce)
+        self._channel = await open_channel(command, self)
         hello = await self._await_stage(
             Stage.HELLO, HELLO_DEADLINE if known else FIRST_HELLO_DEADLINE
         )
         self._debug(
             f"X11 agent: Python {hello.facts.get('python')} at {hello.facts.get('executable')}"
         )
+        if modules:
+            with contextlib.suppress(OSError):  # that it has ended is told by the next stage
+                self._channel.write(modules)
         ready = await self._await_stage(Stage.READY, READY_DEADLINE)
         display = _read_display(ready.facts, self.local.screen)
         if display is None:

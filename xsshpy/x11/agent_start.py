@@ -101,6 +101,22 @@ def agent_command(nonce: str) -> str:
     to a command before it runs, so on stdin they would arrive a round trip later. Nothing but this
     command is ever sent to a host that may run something else in its place.
     """
+    modules = pack_modules()
+    words = [modules[at : at + WORD_LENGTH] for at in range(0, len(modules), WORD_LENGTH)]
+    return f"{_loader_command(nonce)} {' '.join(words)}"
+
+
+def brief_command(nonce: str) -> tuple[str, bytes]:
+    """Return a remote command line without the modules, and what its stdin gets once it said hello.
+
+    A packet of more than 35,000 bytes is more than an SSH server need take (RFC 4253 §6.1), and
+    some end the connection for it; a command of 9,000 is the most that dropbear runs.
+    """
+    modules = pack_modules().encode("ascii")
+    return f"{_loader_command(nonce)} stdin={len(modules)}", modules
+
+
+def _loader_command(nonce: str) -> str:
     source = resources.files("xsshpy.remote").joinpath("loader.py").read_bytes()
     packed = base64.b64encode(zlib.compress(source, 9)).decode("ascii")
     # What lies in the home directory must not stand in for a module of the standard library.
@@ -109,9 +125,7 @@ def agent_command(nonce: str) -> str:
         f'import base64,zlib;exec(zlib.decompress(base64.b64decode("{packed}")))'
     )
     search = _SEARCH.format(candidates=" ".join(CANDIDATES))
-    modules = pack_modules()
-    words = [modules[at : at + WORD_LENGTH] for at in range(0, len(modules), WORD_LENGTH)]
-    return f"sh -c '{search}' '{loader}' {nonce} {' '.join(words)}"
+    return f"sh -c '{search}' '{loader}' {nonce}"
 
 
 def pack_modules() -> str:
