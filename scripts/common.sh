@@ -88,6 +88,7 @@ mandoc       mandoc                  mandoc                           mandoc
 csh          csh                     tcsh                             -
 tcsh         tcsh                    tcsh                             -
 dash         dash                    dash                             -
+dropbear     dropbear-bin            dropbear                         -
 softhsm2-util softhsm2               softhsm                          softhsm
 qt           libegl1,libgl1,libfontconfig1,libdbus-1-3,libxkbcommon-x11-0,libxcb-cursor0,libxcb-icccm4,libxcb-image0,libxcb-keysyms1,libxcb-render-util0,libxcb-shape0,libxcb-xinerama0 libglvnd-egl,libglvnd-glx,libxkbcommon-x11,xcb-util-cursor,xcb-util-wm,xcb-util-keysyms,xcb-util-image,xcb-util-renderutil -
 gtk3         python3-gi,gir1.2-gtk-3.0 python3-gobject,gtk3         -
