@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import os
 import shlex
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.support.processes import end_popen, wait_until
+from tests.support.processes import end_popen, find_descendants, wait_until
 from tests.support.sshd import free_port
 from tests.support.tools import find_tool
 
@@ -48,6 +50,14 @@ class _Processes:
             )
         self._stack.callback(end_popen, process)
 
+    def start_there(
+        self, argv: Sequence[str], command: str, environment: Mapping[str, str]
+    ) -> None:
+        """Start what outlives its connection by a client, and end it too: there is here."""
+        note = self._log.with_name("pid")
+        self.start([*argv, f"echo $$ > {note}; {command}"], environment)
+        self._stack.callback(_end_noted, note)
+
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
         try:
             wait_until(condition, timeout=_START_SECONDS, what=what)
@@ -59,6 +69,19 @@ class _Processes:
 
     def stop(self) -> None:
         self._stack.close()
+
+
+def _end_noted(note: Path) -> None:
+    """End a process whose id stands in a file, and what it started."""
+    with contextlib.suppress(OSError, ValueError):
+        pid = int(note.read_text())
+        family = [each.pid for each in find_descendants(pid)]
+        os.kill(pid, signal.SIGTERM)
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: not Path(f"/proc/{pid}").exists(), timeout=5.0, what="a peer's end")
+        for each in (pid, *family):
+            with contextlib.suppress(OSError):
+                os.kill(each, signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -87,7 +110,7 @@ def nxagent(ssh: Sequence[str], host: str, environment: Mapping[str, str]) -> It
             f"exec nxagent -D -geometry 1024x768 -ac -nolisten tcp -nopn -name bench :{number}"
         )
         forward = f"{entrance}:127.0.0.1:{port}"
-        started.start([*ssh, "-x", "-L", forward, host, there], environment)
+        started.start_there([*ssh, "-x", "-L", forward, host], there, environment)
         started.wait_for(lambda: "Waiting for connection" in started.log(), "nxagent")
         # nxproxy has no cookie of the display that the windows are to come to.
         me = f"+si:localuser:{getpass.getuser()}"
@@ -120,7 +143,7 @@ def xpra(ssh: Sequence[str], host: str, environment: Mapping[str, str]) -> Itera
         words = " ".join(f"{name}={shlex.quote(value)}" for name, value in own.items())
         xvfb = "Xvfb +extension Composite -screen 0 2560x1600x24 -nolisten tcp -noreset -ac"
         there = f"{words} exec xpra start :{number} {quiet} --xvfb={shlex.quote(xvfb)}"
-        started.start([*ssh, "-x", host, there], environment)
+        started.start_there([*ssh, "-x", host], there, environment)
         started.wait_for(lambda: "xpra is ready" in started.log(), "xpra")
         sockets = list(home.glob(f"*-{number}"))
         assert sockets, f"xpra has no socket: {started.log()[-600:]}"

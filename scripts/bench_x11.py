@@ -241,6 +241,9 @@ class Place:
         ssh = ["ssh", *self.bench.client.arguments]
         environment = self.bench.client.environment(self.bench.display)
         for name in bench_peers.installed():
+            if time.monotonic() > self.bench.deadline:
+                self._leave_out(f"{name}: the time was up")
+                continue
             say(f"{self.distance.name}: {name} is started")
             try:
                 with bench_peers.PEERS[name](ssh, "far", environment) as display:
