@@ -10,24 +10,29 @@ from tests.support import xstreams as x
 from tests.support.xtalk import (
     BASE,
     BIG,
+    COLORMAP,
     FOCUS,
     NO_OPERATION,
     ROOT,
     STRANGE,
+    VISUAL,
     Talk,
     atom_reply,
     atom_request,
     known_facts,
     server_setup,
 )
+from xsshpy.remote import comparing, learning
 from xsshpy.remote import conversation as module
-from xsshpy.remote.conversation import build_conversation_reader
+from xsshpy.remote.conversation import Conversation, build_conversation_reader
 from xsshpy.remote.facts import PredictionClass
+from xsshpy.remote.looks import Subject, Thing
 from xsshpy.remote.plain import PlainConversation
 from xsshpy.remote.roots import Property
 from xsshpy.remote.xmessages import ByteOrder, ProtocolError, SetupRequest
 
 REPLY, ERROR, EXPOSE = 1, 0, 12
+LOOKED_AT = Thing(Subject.CHILDREN, ROOT)
 
 
 @pytest.fixture(params=list(ByteOrder), ids=lambda order: order.name)
@@ -246,17 +251,19 @@ def filled_pixmap(talk: Talk, size: int) -> bytes:
     return made + x.request(talk.order, 55, context) + x.request(talk.order, 70, box)
 
 
-@pytest.mark.parametrize("right", [True, False])
-def test_a_long_early_answer_is_compared_to_its_end(talk: Talk, right: bool) -> None:
+@pytest.mark.parametrize("wrong", ["", "head", "end"])
+def test_a_long_early_answer_is_compared_to_its_end(talk: Talk, wrong: str) -> None:
     o = talk.order.value
     size = struct.pack(o + "IhhHHI", BASE + 1, 0, 0, 200, 200, 0xFFFFFFFF)
     assert talk.ask(filled_pixmap(talk, 200), x.request(talk.order, 73, size, 2)) == [(REPLY, 4)]
     pixels = struct.pack(o + "I", 0x123456) * 40_000
     assert talk.last[0].data[32:] == pixels
-    real = x.reply(talk.order, 4, b"", pixels if right else pixels[:-4] + b"odd!", one=24)
-    for part in x.pieces(real, 7000):
+    real = bytearray(x.reply(talk.order, 4, b"", pixels, one=24))
+    if wrong:
+        real[8 if wrong == "head" else -1] ^= 1
+    for part in x.pieces(bytes(real), 7000):
         assert talk.serve(part) == []
-    assert bool(talk.talk.counters.mispredictions) is not right
+    assert talk.talk.counters.mispredictions == ({PredictionClass.PIXMAPS: 1} if wrong else {})
     assert talk.ask(known(talk)) == [(REPLY, 5)]
 
 
@@ -375,3 +382,113 @@ def test_the_other_byte_order_is_only_filtered() -> None:
     assert plain.take_for_client() == b""
     plain.receive_from_server(x.present(ByteOrder.BIG, 1))
     assert plain.take_for_client()[8] == 0
+
+
+# The edges --------------------------------------------------------------------------------------
+
+
+def test_what_comes_before_the_servers_setup_waits(order: ByteOrder) -> None:
+    reader = build_conversation_reader()
+    reader.receive_data(x.setup(order))
+    reader.next_event()
+    talk = Conversation(reader, known_facts(order))
+    talk.receive_from_client(atom_request(order, b"KNOWN"))
+    assert not talk.take_for_server()
+    talk.close()
+    talk.receive_from_server(server_setup(order))
+    assert len(talk.take_for_server()) == 1
+    assert talk.take_for_client() == server_setup(order) + atom_reply(order, 1, 77)
+
+
+def test_unanswered_requests_have_a_bound(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PENDING_LIMIT", 2)
+    talk.ask(fresh(talk), fresh(talk))
+    with pytest.raises(ProtocolError):
+        talk.ask(fresh(talk))
+
+
+def test_a_reply_to_another_request_than_the_next_ends_the_conversation(talk: Talk) -> None:
+    talk.ask(fresh(talk), fresh(talk))
+    with pytest.raises(ProtocolError):
+        talk.serve(atom_reply(talk.order, 2, 99))
+
+
+def test_what_a_client_selected_on_the_root_window_goes_with_it(talk: Talk) -> None:
+    roots = talk.facts.roots
+    roots.attributes[ROOT] = x.reply(talk.order, 0, b"", bytes(12))
+    select = struct.pack(talk.order.value + "III", ROOT, 1 << 11, 1 << 17)
+    talk.ask(x.request(talk.order, 2, select))
+    assert ROOT in roots.attributes
+    talk.talk.close()
+    assert ROOT not in roots.attributes  # others may have selected the same
+
+
+def test_what_is_to_be_looked_at_is_taken_once(talk: Talk) -> None:
+    talk.facts.looks.renew(LOOKED_AT)
+    assert [look.thing for look in talk.talk.take_looks()] == [LOOKED_AT]
+    assert talk.talk.take_looks() == []
+
+
+def test_surroundings_that_others_change_meanwhile_are_all_looked_at_anew(talk: Talk) -> None:
+    looks = talk.facts.looks
+    looks.renew(LOOKED_AT)
+    told = x.reply(talk.order, 0, struct.pack(talk.order.value + "IIH", ROOT, 0, 0))
+    looks.tell(LOOKED_AT, looks.number(LOOKED_AT), told)
+    tree = x.request(talk.order, 15, struct.pack(talk.order.value + "I", ROOT))
+    assert talk.ask(tree) == [(REPLY, 1)]
+    looks.take_wanted()
+    other = struct.pack(talk.order.value + "IIH", ROOT, 0, 1)
+    assert talk.serve(x.reply(talk.order, 1, other, bytes(4))) == []
+    assert talk.talk.counters.stale == 1
+    assert not talk.talk.counters.mispredictions
+    assert LOOKED_AT in looks.wanted
+
+
+def test_so_many_wrong_answers_are_described(talk: Talk) -> None:
+    comparison = talk.talk._comparison
+    for _ in range(comparing._NOTES + 5):
+        comparison.switch_off(PredictionClass.FACTS, "why")
+    assert len(comparison.notes) == comparing._NOTES
+    assert talk.talk.counters.mispredictions == {PredictionClass.FACTS: comparing._NOTES + 5}
+
+
+@pytest.mark.parametrize("how", ["learned", "again", "full", "other", "font"])
+def test_what_the_server_had_to_be_asked_is_told(
+    how: str, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned, o = talk.talk._learner.learned, talk.order.value
+    if how == "full":
+        monkeypatch.setattr(learning, "LEARNED_LIMIT", 0)
+    if how == "font":
+        name = struct.pack(o + "IHxx", BASE + 1, 5) + b"fixed"
+        talk.ask(x.request(talk.order, 45, name))
+        talk.ask(x.request(talk.order, 47, struct.pack(o + "I", BASE + 1)))
+        talk.serve(x.reply(talk.order, 2, b"", bytes(28)))
+        assert b"fixed" in talk.facts.fonts
+        assert [each.key for each in learned] == [b"fixed"]
+        return
+    if how == "other":  # attributes of a window tell whether its colormap is installed
+        talk.ask(x.request(talk.order, 3, struct.pack(o + "I", 5)))
+        body = struct.pack(o + "IHBBIIBBBBI", VISUAL, 1, 0, 0, 0, 0, 0, 1, 0, 0, COLORMAP)
+        talk.serve(x.reply(talk.order, 1, body[:24], body[24:] + bytes(12 - len(body[24:]))))
+        assert COLORMAP in talk.facts.installed
+        return
+    only = bytearray(atom_request(talk.order, b"FRESH"))
+    only[1] = 1
+    talk.ask(bytes(only), bytes(only))
+    talk.serve(atom_reply(talk.order, 1, 0), atom_reply(talk.order, 2, 0))
+    assert bytes(only) not in talk.facts.replies
+    assert len(learned) == (0 if how == "full" else 2)
+
+
+def test_in_the_other_byte_order_everything_may_be_waited_for(order: ByteOrder) -> None:
+    reader = build_conversation_reader()
+    reader.receive_data(x.setup(order))
+    reader.next_event()
+    plain = PlainConversation(reader)
+    assert plain.brings_news()
+    assert plain.take_looks() == []
+    request = atom_request(order, b"KNOWN")
+    plain.receive_from_client(request)
+    assert b"".join(piece.data for piece in plain.take_for_server()).endswith(request)
+    assert plain.take_for_server() == []

@@ -28,6 +28,7 @@ from xsshpy.terminal.escapes import (
     log_level_text,
     parse_escape_char,
     syslog_text,
+    unavailable_text,
 )
 
 TILDE = ord("~")
@@ -220,3 +221,11 @@ def test_answers() -> None:
     assert echo_text(Rekey(), TILDE) == ""
     assert log_level_text(LessVerbose(), TILDE, "QUIET") == "~V [LogLevel QUIET]\r\n"
     assert syslog_text(MoreVerbose(), TILDE) == "~v [Logging to syslog]\r\n"
+
+
+def test_a_shared_session_has_fewer_escapes() -> None:
+    shown = help_text(TILDE, shared=True)
+    lines = SSH_HELP.splitlines(keepends=True)
+    assert shown == "".join(line for line in lines if line[2:3] not in ("C", "V", "v", "^", "&"))
+    told = unavailable_text(CommandLine(), TILDE)
+    assert told == "~C escape not available to multiplexed sessions\r\n"

@@ -8,10 +8,12 @@ import pytest
 
 from tests.support import xstreams as x
 from tests.support.xjudged import LITTLE, facts, ints, shorts
-from tests.support.xtalk import COLORMAP, RENDER, ROOT, atom_reply, atom_request
+from tests.support.xtalk import COLORMAP, RENDER, ROOT, VISUAL, atom_reply, atom_request
 from xsshpy.remote import facts as module
 from xsshpy.remote import roots as roots_module
-from xsshpy.remote.facts import ServerFacts
+from xsshpy.remote.counters import Counters
+from xsshpy.remote.facts import PredictionClass, ServerFacts
+from xsshpy.remote.looks import FOCUS, Frame, Subject, Thing, build_frames
 from xsshpy.remote.records import Record, Told, apply_record, build_records, parse_records
 from xsshpy.remote.roots import Property
 from xsshpy.remote.xmessages import ProtocolError
@@ -234,3 +236,98 @@ def test_core_requests(opcode: int, replies: Replies) -> None:
 )
 def test_extension_requests(name: bytes | None, minor: int, replies: Replies) -> None:
     assert extension_replies(name, minor) is replies
+
+
+# What is not kept, or not known ---------------------------------------------------------------
+
+
+def test_a_setup_without_a_range_of_ids() -> None:
+    with pytest.raises(ProtocolError):
+        module.parse_resource_range(bytes(39), LITTLE)
+
+
+def test_the_input_is_not_learned_while_it_may_change(known: ServerFacts) -> None:
+    pointer = x.request(LITTLE, 38, ints(ROOT))
+    known.input_changing = 1
+    known.learn(pointer, FactClass.INPUT, x.reply(LITTLE, 0))
+    assert (pointer in known.replies, known.input_known) == (False, False)
+    known.input_changing = 0
+    known.learn(pointer, FactClass.INPUT, x.reply(LITTLE, 0))
+    assert (pointer in known.replies, known.input_known) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("limit", "taken", "learned"), [(99, 77, False), (99, 78, True), (0, 78, False)]
+)
+def test_a_selection_that_a_client_here_took_is_not_known(
+    limit: int, taken: int, learned: bool, known: ServerFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = x.request(LITTLE, 23, ints(77))
+    known.learn(owner, FactClass.SELECTIONS, x.reply(LITTLE, 0))
+    monkeypatch.setattr(module, "ATOM_LIMIT", limit)
+    known.disown_selection(taken)
+    assert (owner in known.replies) is learned
+    known.learn(owner, FactClass.SELECTIONS, x.reply(LITTLE, 0))
+    assert (owner in known.replies) is learned
+
+
+def test_there_is_room_for_so_many_atoms(
+    known: ServerFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ATOM_LIMIT", len(known.atoms))
+    known.add_atom(999)
+    assert not known.is_atom(999)
+
+
+def test_colours_of_uneven_masks_are_the_servers(known: ServerFacts) -> None:
+    assert known.is_true_colour(COLORMAP)
+    assert not known.is_true_colour(0x999)
+    known.visuals[VISUAL] = known.visuals[VISUAL]._replace(bits_per_colour=6)
+    assert not known.is_true_colour(COLORMAP)
+
+
+def test_too_many_changes_end_the_knowledge(
+    known: ServerFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roots_module, "PROPERTIES_KEPT", 1)
+    known.roots.tell(ROOT, ATOM, Property(31, 8, b"x"))
+    assert known.roots.begin_change(ROOT, ATOM)
+    assert not known.roots.begin_change(ROOT, 24)
+    assert known.roots.names(ROOT) == []
+
+
+def test_the_length_of_another_type_is_told_in_bytes_alone(known: ServerFacts) -> None:
+    known.roots.tell(ROOT, ATOM, Property(6, 32, bytes(8)))
+    request = x.request(LITTLE, 20, ints(ROOT, ATOM, 31, 0, 9))
+    assert known.roots.answer_property(request, known.is_atom) is None
+
+
+@pytest.mark.parametrize("known_before", [True, False])
+def test_the_focus_that_was_looked_at_is_the_focus(known: ServerFacts, known_before: bool) -> None:
+    known.focus = bytes(32) if known_before else None
+    known.looks.renew(FOCUS)
+    number = known.looks.number(FOCUS)
+    key = struct.pack(">III", FOCUS.window, FOCUS.detail, number)
+    seen = b"\1\0\7\7" + bytes(28)
+    apply_record(known, Record(Told.SEEN, FOCUS.subject.value, key, seen))
+    assert known.looks.find(FOCUS) == b"\1" + bytes(31)
+    assert known.focus == (bytes(32) if known_before else b"\1" + bytes(31))
+
+
+def test_a_frame_that_was_looked_at_is_kept_as_it_came(known: ServerFacts) -> None:
+    thing = Thing(Subject.FRAME, 9)
+    known.looks.renew(thing)
+    whole = build_frames([Frame(1, *(b"\1\0\7\7" + bytes(28),) * 3)])
+    key = struct.pack(">III", 9, 0, known.looks.number(thing))
+    apply_record(known, Record(Told.SEEN, Subject.FRAME.value, key, whole))
+    assert known.looks.find(thing) == whole
+
+
+def test_counters_by_name() -> None:
+    counters = Counters()
+    counters.mispredictions[PredictionClass.ABSENT] = 2
+    counters.waited_for[20] = 3
+    described = counters.describe()
+    assert described["mispredicted_absent_atoms"] == 2
+    assert described["waited_20"] == 3
+    assert described["requests"] == 0

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.xjudged import Judged, ints, own, shorts
+from tests.support import xstreams as x
+from tests.support.xjudged import LITTLE, Judged, ints, own, shorts
+from tests.support.xtalk import COLORMAP, RENDER, ROOT
+from xsshpy.remote.xmessages import Request
+from xsshpy.remote.xrequests import FactClass
 
 BELL, CLEAR_AREA, FILL = 104, 61, 70
 INPUT_ONLY = 2
@@ -52,3 +56,110 @@ def test_drawing_needs_something_to_draw_on(judged: Judged) -> None:
     assert not may_fail(judged, FILL, ints(own(1), own(4)) + shorts(0, 0, 5, 5))
     assert may_fail(judged, FILL, ints(own(2), own(4)) + shorts(0, 0, 5, 5))
     assert may_fail(judged, FILL, ints(own(3), own(4)) + shorts(0, 0, 5, 5))
+
+
+SHAPE, XFIXES = 141, 142
+
+
+@pytest.mark.parametrize(
+    ("opcode", "minor", "body", "fails"),
+    [
+        (SHAPE, 1, ints(0, own(1), 0, 0), False),
+        (SHAPE, 1, ints(0, own(2), 0, 0), True),
+        (XFIXES, 23, ints(own(3)), False),
+        (XFIXES, 23, ints(0x123), True),
+    ],
+)
+def test_extension_requests_about_what_may_not_be_there(
+    opcode: int, minor: int, body: bytes, fails: bool, judged: Judged
+) -> None:
+    judged.facts.extensions.update({SHAPE: b"SHAPE", XFIXES: b"XFIXES"})
+    judged.window(1)
+    assert may_fail(judged, opcode, body, minor) is fails
+
+
+def test_a_picture_of_a_window_that_is_gone(judged: Judged) -> None:
+    judged.window(1)
+    judged.picture(2, 1)
+    free = ints(own(2), 0, 0)
+    assert not may_fail(judged, RENDER, free, 6)
+    judged.ask(4, ints(own(1)))
+    assert may_fail(judged, RENDER, free, 6)
+
+
+# Requests for events --------------------------------------------------------------------------
+
+INPUT, SELECT, RAW_MOTION, HIERARCHY, GESTURE = 143, 46, 1 << 17, 1 << 11, 7 << 27
+
+
+def select(window: int, *masks: tuple[int, int], cut: int = 0) -> bytes:
+    parts = b"".join(shorts(device, 1) + ints(mask) for device, mask in masks)
+    body = ints(window) + shorts(len(masks), 0) + parts
+    return body[: len(body) - cut] if cut else body
+
+
+@pytest.mark.parametrize(
+    ("body", "safe"),
+    [
+        (select(own(1), (1, 1 << 2)), True),
+        (select(own(1), (1, 1 << 2), (0, HIERARCHY)), True),
+        (select(own(1), (1, HIERARCHY)), False),
+        (select(own(1), (1, RAW_MOTION)), False),
+        (select(ROOT, (1, RAW_MOTION)), True),
+        (select(own(1), (1, GESTURE)), False),
+        (select(own(1), (2, 1 << 2)), False),
+        (select(own(1), (1, 1 << 2), (1, 1 << 2), cut=8), False),
+        (select(own(1), (1, 1 << 2), cut=4), False),
+        (select(own(1)), False),
+    ],
+)
+def test_events_of_the_input_devices(body: bytes, safe: bool, judged: Judged) -> None:
+    judged.facts.extensions[INPUT] = b"XInputExtension"
+    judged.window(1)
+    judged.confirm()
+    assert judged.ask(INPUT, body, SELECT).safe is safe
+
+
+@pytest.mark.parametrize(("version", "safe"), [(None, False), (3, False), (4, True)])
+def test_gestures_are_known_to_newer_servers(
+    version: int | None, safe: bool, judged: Judged
+) -> None:
+    judged.facts.extensions[INPUT] = b"XInputExtension"
+    if version is not None:
+        query = x.request(LITTLE, INPUT, shorts(2, version), 47)
+        judged.facts.learn(query, FactClass.FOREVER, x.reply(LITTLE, 0, shorts(2, version)))
+    judged.window(1)
+    judged.confirm()
+    assert judged.ask(INPUT, select(own(1), (1, GESTURE)), SELECT).safe is safe
+
+
+# What is left to the server ---------------------------------------------------------------------
+
+
+def test_after_these_drawing_may_cause_events(judged: Judged) -> None:
+    judged.facts.extensions[XFIXES] = b"XFIXES"
+    assert not judged.resources.is_watched
+    judged.ask(XFIXES, ints(own(1), 1), 3)
+    assert judged.resources.is_watched
+
+
+@pytest.mark.parametrize("opcode", [85, 91, 98])
+def test_a_question_that_is_not_here_in_whole_has_no_early_answer(
+    opcode: int, judged: Judged
+) -> None:
+    data = x.request(LITTLE, opcode, ints(COLORMAP, 0))
+    assert judged.predictor.consider(Request(opcode, 1, 1 << 20, 4, data)).answer is None
+
+
+def test_a_named_colour_of_a_screen_is_a_fact(judged: Judged) -> None:
+    named = ints(COLORMAP) + shorts(3, 0) + b"red"
+    for colormap, key in ((COLORMAP, True), (0x999, False)):
+        opinion = judged.ask(85, ints(colormap) + named[4:])
+        assert (opinion.key is not None) is key
+
+
+def test_a_long_length_is_read_as_a_short_one(judged: Judged) -> None:
+    data = x.long_request(LITTLE, 14, ints(own(9)))
+    opinion = judged.predictor.consider(Request(14, 1, len(data), 8, data))
+    assert opinion.answer == judged.ask(14, ints(own(9))).answer
+    assert opinion.answer is not None

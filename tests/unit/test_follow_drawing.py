@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.xjudged import Judged, ints, own, shorts
 from tests.support.xtalk import ROOT
+from xsshpy.remote import window_answers
 
 PIXMAP, BITMAP, GC, BIT_GC, QUIET_GC, FONT, WINDOW, MISSING, INPUT = range(1, 10)
 FOREGROUND, EXPOSURES, TILE, STIPPLE, FONT_VALUE, CLIP_MASK = (
@@ -275,3 +276,37 @@ def test_ids_are_free_again_once_they_were_freed(judged: Judged) -> None:
     assert judged.ask(54, ints(own(PIXMAP))).safe
     assert judged.pixmap(PIXMAP, 32).safe
     assert not judged.pixmap(PIXMAP).safe
+
+
+@pytest.mark.parametrize("opcode", [57, 62])
+def test_screens_are_worlds_apart(opcode: int, judged: Judged) -> None:
+    judged.resources.contexts[own(GC)].root = 0x999
+    judged.resources.pixmaps[own(BITMAP)].root = 0x999
+    judged.resources.pixmaps[own(BITMAP)].depth = 24
+    if opcode == 57:
+        assert not judged.ask(57, ints(own(GC), own(QUIET_GC), EXPOSURES)).safe
+        assert own(QUIET_GC) not in judged.resources.contexts
+    else:
+        body = ints(own(BITMAP)) + on(PIXMAP, QUIET_GC) + shorts(0, 0, 1, 1, 5, 5)
+        assert not judged.ask(62, body).safe
+
+
+def test_what_a_context_was_given_is_copied_with_it(judged: Judged) -> None:
+    assert judged.ask(56, ints(own(GC), FOREGROUND, 7)).safe
+    assert judged.ask(57, ints(own(GC), own(QUIET_GC), FOREGROUND)).safe
+    fill(judged, QUIET_GC)
+    answer = image(judged, PIXMAP)
+    assert answer is not None
+    assert answer[32:] == ints(7) * 200
+
+
+@pytest.mark.parametrize("limit", ["layout", "size"])
+def test_an_image_that_is_too_large_or_odd_is_the_servers(
+    limit: str, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(judged)
+    if limit == "layout":
+        del judged.facts.formats[24]
+    else:
+        monkeypatch.setattr(window_answers, "IMAGE_LIMIT", 799)
+    assert image(judged, PIXMAP) is None

@@ -166,3 +166,9 @@ def test_a_given_id_is_given_once(judged: Judged) -> None:
 def test_whoever_watches_drawing_sees_events_of_it(judged: Judged) -> None:
     judged.resources.is_watched = True
     assert not judged.render(26, ints(3, own(PICTURE)) + bytes(8) + BOX).safe
+
+
+@pytest.mark.parametrize(("body", "given"), [(b"", False), (ints(own(77)) + bytes(24), True)])
+def test_an_id_is_given_by_requests_that_have_one(body: bytes, given: bool, judged: Judged) -> None:
+    assert not judged.render(34, body).safe
+    assert (own(77) in judged.resources.unfollowed) is given

@@ -9,6 +9,9 @@ import pytest
 from tests.support import xstreams as x
 from tests.support.xjudged import LITTLE, Judged, facts, ints, own, shorts
 from tests.support.xtalk import COLORMAP, ROOT, VISUAL
+from xsshpy.remote import conclusions, follow_windows
+from xsshpy.remote import resources as resources_module
+from xsshpy.remote.looks import Frame, Subject, Thing, build_frames
 
 TOP, CHILD, INNER, OTHER, INPUT, MISSING = range(1, 7)
 GRAVITY, EVENTS, OVERRIDE, COLORMAP_VALUE, CURSOR = 1 << 5, 1 << 11, 1 << 9, 1 << 13, 1 << 14
@@ -376,3 +379,101 @@ def test_many_windows_are_forgotten_one_by_one(judged: Judged) -> None:
     judged.ask(4, ints(own(100)))
     judged.confirm()
     assert judged.geometry(120) is None
+
+
+def test_a_colormap_of_its_own_suits_a_window_of_its_visual(judged: Judged) -> None:
+    judged.ask(78, ints(own(30), ROOT, VISUAL))
+    judged.ask(78, ints(own(31), ROOT, VISUAL + 1))
+    judged.confirm()
+    for number, suits in ((30, True), (31, False)):
+        assert judged.ask(2, ints(own(CHILD), COLORMAP_VALUE, own(number))).safe is suits
+
+
+def test_mapping_deep_down_is_noticed_above(judged: Judged) -> None:
+    judged.ask(8, ints(own(TOP)))
+    judged.ask(8, ints(own(CHILD)))
+    judged.confirm()
+    assert judged.ask(8, ints(own(INNER))).safe
+    judged.ask(10, ints(own(INNER)))
+    judged.ask(2, ints(own(TOP), EVENTS, 1 << 4))
+    judged.confirm()
+    assert not judged.ask(8, ints(own(INNER))).safe
+
+
+def test_a_large_family_is_not_looked_through(
+    judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged.ask(8, ints(own(TOP)))
+    judged.confirm()
+    assert judged.ask(8, ints(own(CHILD))).safe
+    judged.ask(10, ints(own(CHILD)))
+    judged.confirm()
+    monkeypatch.setattr(follow_windows, "FAMILY_LIMIT", 1)
+    assert not judged.ask(8, ints(own(CHILD))).safe
+
+
+def test_what_nobody_knows_to_be_mapped_stays_so_when_all_is_unmapped(judged: Judged) -> None:
+    judged.resources.windows[own(CHILD)].mapped = None
+    judged.resources.windows[own(OTHER)].mapped = True
+    judged.ask(11, ints(own(TOP)))
+    assert judged.resources.windows[own(CHILD)].mapped is None
+    assert judged.resources.windows[own(OTHER)].mapped is False
+
+
+def test_a_window_manager_that_is_found_not_to_be_there_takes_nothing() -> None:
+    known = facts()
+    known.managed = None
+    judged = family(Judged(known))
+    place = judged.geometry(TOP)
+    known.managed = False
+    assert judged.geometry(TOP) == place == PLACE
+
+
+def test_attributes_that_the_server_refuses_are_not_told(judged: Judged) -> None:
+    assert attributes(judged, CHILD) is not None
+    judged.ask(2, ints(own(CHILD), GRAVITY, 300))
+    judged.confirm()
+    assert attributes(judged, CHILD) is None
+
+
+@pytest.mark.parametrize("how", ["watched", "noticed", "crowded", "", "seen"])
+def test_the_event_of_a_mapping_is_its_last_where_no_other_can_come(
+    how: str, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged.ask(2, ints(own(TOP), EVENTS, STRUCTURE))
+    if how == "noticed":
+        judged.ask(2, ints(ROOT, EVENTS, SUBSTRUCTURE))
+    judged.confirm()
+    judged.resources.is_watched = how == "watched"
+    judged.resources.sees_crossings = how == "seen"
+    if how == "crowded":
+        monkeypatch.setattr(conclusions, "FAMILY_LIMIT", 1)
+    judged.ask(8, ints(own(TOP)))
+    event = struct.pack("<BBHII", 19, 0, 0, own(TOP), own(TOP)) + bytes(20)
+    judged.predictor.take_event(judged.sequence, 19, event)
+    assert (judged.predictor.confirmed == judged.sequence) is (how == "")
+
+
+def test_ids_that_are_taken_are_not_given_twice(
+    judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resources, kind = judged.resources, {}
+    resources.claim_unfollowed(own(50), kind)
+    resources.claim_unfollowed(own(TOP), kind)
+    assert resources.unfollowed == {own(50): kind}
+    monkeypatch.setattr(resources_module, "RESOURCE_LIMIT", 0)
+    assert not resources.claim(own(51))
+
+
+def test_a_frame_that_is_destroyed_is_looked_for_no_more(judged: Judged) -> None:
+    frame, looks = Thing(Subject.FRAME, own(TOP)), judged.facts.looks
+    event = struct.pack("<BBHIIIhhB11x", 21, 0, 0, own(TOP), own(TOP), 0x12345, 0, 0, 0)
+    judged.predictor.take_event(judged.sequence, 21, event)
+    number = looks.number(frame)
+    moved = struct.pack("<BBHIIIhhHHH6x", 22, 0, 0, own(TOP), own(TOP), 0, 1, 2, 9, 9, 0)
+    judged.predictor.take_event(judged.sequence, 22, moved)
+    assert looks.number(frame) > number
+    seen = build_frames([Frame(each, *(b"\1" + bytes(31),) * 3) for each in (0x12345, 0x12346)])
+    looks.tell(frame, looks.number(frame), seen)
+    for identifier, known in ((0x12345, True), (0x12346, True), (0x12347, False)):
+        assert (judged.ask(14, ints(identifier)).answer is not None) is known

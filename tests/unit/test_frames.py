@@ -446,3 +446,22 @@ def test_the_other_host_may_have_python_3_6(module):
         if not getattr(node, "level", 0)
     }
     assert imported <= {"struct", "zlib", "json", "enum", "typing", "collections"}
+
+
+def test_what_a_byte_costs() -> None:
+    choice = Choice()
+    assert choice.byte_time(1e3) == pytest.approx(1.25 / choice.speed + choice.ratio / 1e3)
+    assert choice.byte_time(1e12) == pytest.approx(1e-12)
+
+
+def test_short_blocks_teach_nothing() -> None:
+    choice = Choice()
+    before = choice.speed, choice.ratio
+    choice.learn(Choice.SMALL - 1, 5, 1.0)
+    assert (choice.speed, choice.ratio) == before
+    choice.learn(Choice.SMALL, 5, 1.0)
+    assert (choice.speed, choice.ratio) != before
+
+
+def test_nothing_to_send_is_no_block() -> None:
+    assert FrameWriter(lambda: 0.0).encode([]) == []

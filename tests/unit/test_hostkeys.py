@@ -498,3 +498,8 @@ def test_two_questions_in_a_row() -> None:
     assert isinstance(settled, Refuse)
     assert len(prompts) == 3
     assert [addition.names for addition in additions] == [("tower",)]
+
+
+@pytest.mark.parametrize(("alias", "name"), [(None, "host"), ("Alias", "alias")])
+def test_the_name_that_a_certificate_has_to_list(alias: str | None, name: str) -> None:
+    assert HostNames("Host", 2222, alias=alias).certificate_name == name

@@ -28,6 +28,7 @@ from xsshpy.remote.images import (
     ImageDecoder,
     ImageEncoder,
     find_spans,
+    find_unit,
     join_planes,
     split_planes,
 )
@@ -401,3 +402,9 @@ def test_images_seen_for_the_first_time_tell_nothing_of_differences():
     cost, ratio = choice.cost, choice.ratio
     choice.learn(MEGABYTE, bytes((FIRST | PLANES,)) * MEGABYTE, 1.0)
     assert (choice.cost, choice.ratio) == (cost, ratio)
+
+
+@pytest.mark.parametrize("size", [(0, 1), (1, 0)])
+def test_an_image_of_no_size_has_no_pixels(size: tuple[int, int]) -> None:
+    head = struct.pack("<BBHIIHHhhBBH", 72, 2, 6, 1, 2, *size, 0, 0, 0, 24, 0)
+    assert find_unit(head, 4, ByteOrder.LITTLE) == 1

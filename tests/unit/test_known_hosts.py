@@ -593,3 +593,32 @@ def test_line_that_ssh_appends_meanwhile_is_kept(
     monkeypatch.setattr(os, "fsync", meddle)
     assert add(path) is None
     assert path.read_text() == f"# x\nfrom ssh\nh {ed25519().text()}\n"
+
+
+# Rarer lines and keys
+
+
+def test_certificates_come_first_where_a_ca_is_known() -> None:
+    plain, certificate = "ssh-ed25519", "ssh-ed25519-cert-v01@openssh.com"
+    entries = known(f"@cert-authority h {rsa().text()}\n").lookup("h")
+    assert order_host_key_algorithms((plain, certificate), entries) == (certificate, plain)
+
+
+def test_lines_of_a_command_come_last_and_can_be_taken_away() -> None:
+    files = known(f"h {ed25519('a').text()}\n")
+    output = f"h {ed25519('b').text()}\n".encode()
+    both = files.with_command_output(output, "command")
+    assert [line.from_command for line in both.lines] == [False, True]
+    assert both.without_command_output().lines == files.lines
+
+
+@pytest.mark.parametrize(
+    ("blob", "why"),
+    [
+        (rsa(16400).blob, "too large"),
+        (certificate_blob(principals=("x",) * 257), "too many principals"),
+    ],
+)
+def test_keys_beyond_all_bounds(blob: bytes, why: str) -> None:
+    with pytest.raises(KeyBlobError, match=why):
+        parse_public_key(blob)

@@ -6,8 +6,9 @@ import random
 
 import pytest
 
-from xsshpy.remote.frames import TO_AGENT, TO_LOCAL, Frame, FrameKind, LinkError
-from xsshpy.remote.link import CONTROL_LIMIT, READ_AHEAD, Link
+from xsshpy.remote import link as module
+from xsshpy.remote.frames import TO_AGENT, TO_LOCAL, Frame, FrameKind, FrameReader, LinkError
+from xsshpy.remote.link import CONTROL_LIMIT, LITTLE, READ_AHEAD, Link
 
 
 class Clock:
@@ -149,3 +150,54 @@ def test_a_few_small_requests_are_little_and_an_image_is_not() -> None:
     for _ in range(40):
         ends.near.queue_control(Frame(FrameKind.PING, 0, b""))
     assert not ends.near.has_little
+
+
+def test_notes_are_lost_rather_than_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "NOTES_LIMIT", 1)
+    ends = Ends()
+    for text in (b"first", b"second"):
+        ends.far.queue_note(Frame(FrameKind.NOTE, 0, text))
+    taken = b"".join(bytes(piece) for piece in ends.far.take())
+    assert b"first" in taken
+    assert b"second" not in taken
+
+
+def test_what_is_known_of_the_rate() -> None:
+    ends = Ends()
+    assert ends.near.rate is None
+    assert 0 < ends.near.byte_time < 1e-5
+    assert ends.near.wire_bytes(1) == 0
+    ends.near.open_stream(1)
+    ends.far.open_stream(1)
+    ends.near.queue(Frame(FrameKind.DATA, 1, bytes(5000)))
+    ends.move()
+    assert 0 < ends.near.wire_bytes(1) < 6000
+
+
+def test_a_ping_is_answered() -> None:
+    ends = Ends()
+    ends.near.queue_control(Frame(FrameKind.PING, 0, b"12345678"))
+    for frame in ends.far.receive_data(b"".join(map(bytes, ends.near.take()))):
+        raise AssertionError(frame)
+    reader = FrameReader(TO_AGENT)
+    reader.receive_data(b"".join(map(bytes, ends.far.take())))
+    pong = reader.next_event()
+    assert isinstance(pong, Frame)
+    assert (pong.kind, bytes(pong.payload)) == (FrameKind.PONG, b"12345678")
+
+
+def test_a_credit_of_a_client_that_is_gone_is_no_matter() -> None:
+    ends = Ends()
+    ends.far.queue_control(Frame(FrameKind.CREDIT, 9, (5).to_bytes(4, "big")))
+    assert ends.move() == []
+
+
+def test_a_client_whose_pace_is_full_does_not_hold_up_the_others() -> None:
+    ends = Ends()
+    for number in (1, 2):
+        ends.near.open_stream(number)
+        ends.near.queue(Frame(FrameKind.DATA, number, b"x" * 5 * LITTLE))
+    pace = ends.near._streams[1].pace
+    pace.sent(int(pace.allowed))
+    taken = b"".join(bytes(piece) for piece in ends.near.take())
+    assert {frame.client for frame in ends.far.receive_data(taken)} == {2}

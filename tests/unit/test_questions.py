@@ -22,6 +22,7 @@ from xsshpy.x11.questions import (
     recognise,
     save_questions,
 )
+from xsshpy.x11.statistics import describe_clients
 
 NAMES = ServerNames(0x100, 0x20, {"RENDER": 139, "RANDR": 140})
 ATOM = b"\x10\x00\x05\x00\x09\x00\x00\x00WM_CLIENT\0\0\0"
@@ -140,3 +141,20 @@ def test_a_list_that_is_not_ours_alone_is_not_read(how: str, tmp_path: Path) -> 
 def test_where_nothing_can_be_written_nothing_happens(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     save_questions([Question("core", ATOM)], {"XDG_CACHE_HOME": str(tmp_path / "file")})
+
+
+def test_clients_by_number() -> None:
+    counters = {
+        "requests": 1234,
+        "mispredicted_facts": 2,
+        "mispredicted_sync": 1,
+        "bytes_from_server": 0,
+    }
+    counters["bytes_from_client"] = 5_000_000_000
+    shown = describe_clients([(7, counters)], (999, 1500)).splitlines()
+    assert shown[0] == "xssh: X11 by the agent"
+    assert shown[2].split()[0] == "7"
+    assert "1234" in shown[2]
+    assert "5 GB" in shown[2]
+    assert shown[2].split()[-1] == "3"
+    assert shown[-1] == "on the link in all: 1.5 kB from the remote host, 999 B to it"

@@ -293,3 +293,8 @@ def test_which_agent_is_forwarded(lines: list[str], path: str) -> None:
 def test_a_local_command_may_name_the_tunnel() -> None:
     settings = settle("permitlocalcommand yes", "localcommand echo %T %n")
     assert settings.local_command == f"echo {TUNNEL_INTERFACE} alias"
+
+
+def test_a_quote_that_nobody_closes_is_part_of_a_name() -> None:
+    settings = settle('globalknownhostsfile /a"b c /d')
+    assert settings.global_known_hosts_files == ('/a"b c', "/d")

@@ -421,3 +421,14 @@ def test_the_other_host_may_have_python_3_6(module):
         if not getattr(node, "level", 0)
     }
     assert imported <= {"struct", "enum", "typing", "collections"}
+
+
+def test_a_failed_reader_of_the_server_stays_failed(order):
+    reader = ServerReader(order)
+    with pytest.raises(ProtocolError):
+        reader.receive_data(b"\x09" + bytes(7))
+        reader.next_event()
+    with pytest.raises(ProtocolError):
+        reader.next_event()
+    with pytest.raises(ProtocolError):
+        reader.receive_data(b"")

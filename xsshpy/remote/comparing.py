@@ -109,8 +109,7 @@ class Comparison:
 
     def _mispredicted(self, pending: Pending, how: str) -> None:
         kind = pending.opinion.kind
-        if kind is None:
-            return
+        assert kind is not None  # an answer is of some class
         self.switch_off(
             kind, "request {} (opcode {}): {}".format(pending.sequence, pending.opcode, how)
         )

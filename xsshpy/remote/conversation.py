@@ -34,7 +34,6 @@ from .xmessages import (
     KEYMAP_NOTIFY,
     REPLY,
     Message,
-    NeedData,
     ProtocolError,
     Raw,
     Request,
@@ -161,7 +160,7 @@ class Conversation:
                 if self._client.sequence > self._last_seen:
                     self._last_seen = self._client.sequence
                     predictor.pass_unseen(self._last_seen)
-            elif isinstance(event, NeedData):
+            else:
                 break
         self.counters.requests = self._client.sequence
         self._answer()
@@ -290,8 +289,8 @@ class Conversation:
         self._confirm(pending.sequence)
         if not self._may_have_more(pending, message):
             self._remove_first()
-        moved = 0 if self._predictor is None else self._predictor.focus_sequence
-        self._learner.learn(pending, message, moved)
+        assert self._predictor is not None
+        self._learner.learn(pending, message, self._predictor.focus_sequence)
         if pending.answered:
             self._comparison.compare(pending, message)
             return
@@ -364,8 +363,8 @@ class Conversation:
                 self._answer()
 
     def _confirm(self, sequence: int) -> None:
-        if self._predictor is not None:
-            self._predictor.confirm(sequence)
+        assert self._predictor is not None  # messages follow a setup that succeeded
+        self._predictor.confirm(sequence)
 
     def _take_error(self, message: Message) -> None:
         self.counters.errors += 1
@@ -375,9 +374,9 @@ class Conversation:
         sequence = message.sequence
         self._drop_before(sequence)
         self._confirm(sequence)
-        if self._predictor is not None:
-            self._predictor.fail(message.data)
-            self._withdraw_unripe()
+        assert self._predictor is not None
+        self._predictor.fail(message.data)
+        self._withdraw_unripe()
         if pending is not None:
             self._remove_first()
             if pending.answered:
@@ -410,8 +409,8 @@ class Conversation:
         code = message.code & 0x7F
         if code != KEYMAP_NOTIFY:
             self._confirm(message.sequence - 1)
-        if self._predictor is not None:
-            self._predictor.take_event(message.sequence, message.code, message.data)
+        assert self._predictor is not None
+        self._predictor.take_event(message.sequence, message.code, message.data)
         if code in (FOCUS_IN, FOCUS_OUT):
             self.facts.focus = None
             self.facts.looks.renew(FOCUS)

@@ -14,7 +14,6 @@ Follows the X Window System Protocol, version 11, §9 (the errors of each reques
 """
 
 import struct
-from typing import Optional
 
 from .facts import ServerFacts
 from .resources import INPUT_OUTPUT, Resources
@@ -219,9 +218,7 @@ class FallibleRequests:
         return known.depth == chosen.depth
 
     def _extension_may_fail(self, request: Request, first: int, second: int) -> bool:
-        name: Optional[bytes] = self._facts.extensions.get(request.opcode)
-        if name is None:
-            return True
+        name = self._facts.extensions.get(request.opcode, b"")
         request_of = (name, request.data[1])
         if name == b"SHAPE" and request.data[1] in SHAPES:
             return second not in self._resources.windows

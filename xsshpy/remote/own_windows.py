@@ -1,4 +1,4 @@
-"""What is known of one client's own windows beyond their attributes: properties, and what is below.
+"""What a client's requests alone decide about its windows: properties, and that nothing is below.
 
 A property of a window is what the client made it, until others have a reason to write there: its
 window was mapped, is asked to receive a selection, was named in a message to others, or was given
