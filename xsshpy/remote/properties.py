@@ -1,7 +1,9 @@
 """Properties of one client's own windows whose changes it hears of, mapped or not.
 
-The events are what is known here. (``own_windows`` needs none: it knows what the client alone
-decides, until others have a reason to write there.) A client that selects PropertyNotify on a window of its own hears of every change, and so does the
+The events are what is known here; ``own_windows`` needs none, as it knows only what the client
+alone decides, until others have a reason to write there.
+
+A client that selects PropertyNotify on a window of its own hears of every change, and so does the
 conversation that its events pass through. What it wrote is what it reads, then, and what nobody
 wrote is not there, until an event tells that somebody else wrote: a window manager, mostly.
 
