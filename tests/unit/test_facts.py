@@ -8,7 +8,15 @@ import pytest
 
 from tests.support import xstreams as x
 from tests.support.xjudged import LITTLE, facts, ints, shorts
-from tests.support.xtalk import COLORMAP, RENDER, ROOT, VISUAL, atom_reply, atom_request
+from tests.support.xtalk import (
+    COLORMAP,
+    RENDER,
+    ROOT,
+    VISUAL,
+    atom_reply,
+    atom_request,
+    server_setup,
+)
 from xsshpy.remote import facts as module
 from xsshpy.remote import roots as roots_module
 from xsshpy.remote.counters import Counters
@@ -331,3 +339,9 @@ def test_counters_by_name() -> None:
     assert described["mispredicted_absent_atoms"] == 2
     assert described["waited_20"] == 3
     assert described["requests"] == 0
+
+
+@pytest.mark.parametrize("size", [39, 60])
+def test_a_setup_that_does_not_add_up(size: int) -> None:
+    with pytest.raises(ProtocolError):
+        module.parse_server_setup(server_setup(LITTLE)[:size], LITTLE)

@@ -7,6 +7,7 @@ import pytest
 from tests.support import xstreams as x
 from tests.support.xjudged import LITTLE, Judged, ints, own, shorts
 from tests.support.xtalk import COLORMAP, RENDER, ROOT
+from xsshpy.remote.roots import Property
 from xsshpy.remote.xmessages import Request
 from xsshpy.remote.xrequests import FactClass
 
@@ -163,3 +164,32 @@ def test_a_long_length_is_read_as_a_short_one(judged: Judged) -> None:
     opinion = judged.predictor.consider(Request(14, 1, len(data), 8, data))
     assert opinion.answer == judged.ask(14, ints(own(9))).answer
     assert opinion.answer is not None
+
+
+def test_a_question_without_its_text_is_no_fact(judged: Judged) -> None:
+    assert judged.ask(98).key is None
+
+
+def test_the_font_path_ends_what_is_known_of_fonts(judged: Judged) -> None:
+    assert judged.facts.fonts
+    judged.ask(51, ints(0))
+    assert not judged.facts.fonts
+
+
+@pytest.mark.parametrize(("opcode", "body"), [(19, b""), (19, ints(ROOT))])
+def test_a_short_change_of_a_property_changes_none(
+    opcode: int, body: bytes, judged: Judged
+) -> None:
+    judged.facts.roots.tell(ROOT, 39, Property(31, 8, b"x"))
+    judged.ask(opcode, body)
+    assert judged.facts.roots.names(ROOT) == [39]
+
+
+def test_a_pixmap_that_may_not_be_there_is_unknown_until_it_is(judged: Judged) -> None:
+    judged.resources.pixmaps[own(9)].since = 2
+    asked = judged.ask(14, ints(own(9)))
+    assert (asked.answer, asked.safe) == (None, True)
+    judged.confirm()
+    judged.ask(14, ints(own(9)))
+    judged.confirm()
+    assert judged.geometry(9) is not None

@@ -146,6 +146,7 @@ RISKY = {
     "short clip rectangles": (59, ints(own(GC)), 0),
     "colormap": (78, ints(own(20), ROOT, 0), 0),
     "pixmap cursor": (93, ints(own(20), own(BITMAP), 0) + bytes(16), 0),
+    "short pixmap cursor": (93, b"", 0),
     "no cursor": (95, ints(own(MISSING)), 0),
 }
 

@@ -477,3 +477,11 @@ def test_a_frame_that_is_destroyed_is_looked_for_no_more(judged: Judged) -> None
     looks.tell(frame, looks.number(frame), seen)
     for identifier, known in ((0x12345, True), (0x12346, True), (0x12347, False)):
         assert (judged.ask(14, ints(identifier)).answer is not None) is known
+
+
+def test_a_window_is_removed_once(judged: Judged) -> None:
+    window = judged.resources.windows[own(INNER)]
+    judged.resources.remove_window(window)
+    assert judged.resources.claim(own(INNER))
+    judged.resources.remove_window(window)
+    assert not judged.resources.claim(own(INNER))

@@ -27,7 +27,7 @@ from xsshpy.remote.frames import (
     FrameWriter,
     LinkError,
 )
-from xsshpy.remote.xmessages import ByteOrder
+from xsshpy.remote.xmessages import NEED_DATA, ByteOrder
 
 SIZES = (1, 3, 5, 7, 4096, 1 << 22)
 SLOW, FAST = 1e5, 1e12
@@ -465,3 +465,9 @@ def test_short_blocks_teach_nothing() -> None:
 
 def test_nothing_to_send_is_no_block() -> None:
     assert FrameWriter(lambda: 0.0).encode([]) == []
+
+
+def test_no_bytes_are_no_block() -> None:
+    reader = FrameReader(TO_AGENT)
+    reader.receive_data(b"")
+    assert reader.next_event() is NEED_DATA

@@ -201,3 +201,14 @@ def test_a_client_whose_pace_is_full_does_not_hold_up_the_others() -> None:
     pace.sent(int(pace.allowed))
     taken = b"".join(bytes(piece) for piece in ends.near.take())
     assert {frame.client for frame in ends.far.receive_data(taken)} == {2}
+
+
+def test_the_first_clients_have_most_room_for_images() -> None:
+    assert module.image_budget(1) > module.image_budget(module.CLIENTS_WITH_FULL_IMAGES + 1)
+
+
+def test_nothing_sent_is_nothing_under_way() -> None:
+    pace = Ends().near.pace
+    before = pace.in_flight
+    pace.sent(0)
+    assert pace.in_flight == before

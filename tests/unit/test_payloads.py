@@ -13,7 +13,7 @@ from xsshpy.remote.payloads import (
     parse_admitted,
     parse_session,
 )
-from xsshpy.remote.xmessages import NEED_DATA, Authorization, Raw
+from xsshpy.remote.xmessages import NEED_DATA, Authorization, Raw, Request
 
 
 @pytest.mark.parametrize("session", [0, 7, 0xFFFF])
@@ -39,6 +39,7 @@ def test_each_session_has_a_file_of_its_own() -> None:
 def test_what_a_log_may_show() -> None:
     assert repr(NEED_DATA) == "NEED_DATA"
     assert repr(Raw(b"secret")) == "Raw(6 bytes)"
+    assert repr(Request(98, 7, 8, 4, b"secret")) == "Request(opcode=98, sequence=7, size=8)"
     assert repr(Frame(FrameKind.DATA, 3, b"secret")) == "Frame(DATA, client=3, 6 bytes)"
 
 
