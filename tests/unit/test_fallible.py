@@ -166,8 +166,9 @@ def test_a_long_length_is_read_as_a_short_one(judged: Judged) -> None:
     assert opinion.answer is not None
 
 
-def test_a_question_without_its_text_is_no_fact(judged: Judged) -> None:
-    assert judged.ask(98).key is None
+@pytest.mark.parametrize("opcode", [49, 98])
+def test_a_question_without_its_text_is_no_fact(opcode: int, judged: Judged) -> None:
+    assert judged.ask(opcode).key is None
 
 
 def test_the_font_path_ends_what_is_known_of_fonts(judged: Judged) -> None:
@@ -182,7 +183,13 @@ def test_a_short_change_of_a_property_changes_none(
 ) -> None:
     judged.facts.roots.tell(ROOT, 39, Property(31, 8, b"x"))
     judged.ask(opcode, body)
+    judged.ask(19, ints(own(1), 39))
     assert judged.facts.roots.names(ROOT) == [39]
+
+
+def test_a_change_of_what_nobody_told_of_the_root_is_no_matter(judged: Judged) -> None:
+    judged.ask(19, ints(ROOT, 39))
+    assert judged.facts.roots.names(ROOT) == []
 
 
 def test_a_pixmap_that_may_not_be_there_is_unknown_until_it_is(judged: Judged) -> None:

@@ -147,6 +147,7 @@ RISKY = {
     "colormap": (78, ints(own(20), ROOT, 0), 0),
     "pixmap cursor": (93, ints(own(20), own(BITMAP), 0) + bytes(16), 0),
     "short pixmap cursor": (93, b"", 0),
+    "short copied colormap": (80, b"", 0),
     "no cursor": (95, ints(own(MISSING)), 0),
 }
 

@@ -13,7 +13,15 @@ from xsshpy.remote.payloads import (
     parse_admitted,
     parse_session,
 )
-from xsshpy.remote.xmessages import NEED_DATA, Authorization, Raw, Request
+from xsshpy.remote.xmessages import (
+    NEED_DATA,
+    Authorization,
+    Message,
+    Raw,
+    Request,
+    SetupReply,
+    SetupStatus,
+)
 
 
 @pytest.mark.parametrize("session", [0, 7, 0xFFFF])
@@ -40,6 +48,9 @@ def test_what_a_log_may_show() -> None:
     assert repr(NEED_DATA) == "NEED_DATA"
     assert repr(Raw(b"secret")) == "Raw(6 bytes)"
     assert repr(Request(98, 7, 8, 4, b"secret")) == "Request(opcode=98, sequence=7, size=8)"
+    assert repr(Message(1, 7, 32, b"secret", None)) == "Message(code=1, sequence=7, size=32)"
+    refused = SetupReply(SetupStatus.FAILED, b"why", b"whole")
+    assert repr(refused) == "SetupReply(FAILED, 5 bytes)"
     assert repr(Frame(FrameKind.DATA, 3, b"secret")) == "Frame(DATA, client=3, 6 bytes)"
 
 
