@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tools import find_tool, skip_or_fail
+from tests.support.tools import require_tool, skip_or_fail
 from xsshpy.remote import listener as module
 from xsshpy.remote.listener import (
     COOKIE_NAME,
@@ -83,7 +83,7 @@ def finish(process: subprocess.Popen[str]) -> None:
 @pytest.mark.parametrize("apart", [False, True], ids=["beside", "other-processes"])
 def test_a_living_agents_directory_stays(apart: bool, parent: Path, locks: list[int]) -> None:
     """In a namespace of its own too, where its process number means another process or none."""
-    before = [find_tool("unshare") or "", "--pid", "--fork"] if apart else []
+    before = [require_tool("unshare"), "--pid", "--fork"] if apart else []
     if apart and subprocess.run([*before, "true"], capture_output=True).returncode:
         skip_or_fail("processes cannot be numbered apart here")
     process = another("close", *before)

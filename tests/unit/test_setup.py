@@ -472,7 +472,8 @@ def test_the_sshd_of_this_session(title: str) -> None:
         'echo "$sshd_pid $sshd_bin $sshd_config $(echo $sshd_options)"\n'
         'test -z "$sshd_fragile" || echo "$sshd_fragile"\n'
     )
-    done = subprocess.run(["dash", "-s"], input=text, capture_output=True, text=True, check=True)
+    shell = [require_tool("dash"), "-s"]
+    done = subprocess.run(shell, input=text, capture_output=True, text=True, check=True)
     found = done.stdout.rstrip("\n")
     if title == "systemd":  # the session's own sshd was started for it alone
         assert found.startswith(" ")
