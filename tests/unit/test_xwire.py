@@ -432,3 +432,13 @@ def test_a_failed_reader_of_the_server_stays_failed(order):
         reader.next_event()
     with pytest.raises(ProtocolError):
         reader.receive_data(b"")
+
+
+def test_what_arrives_before_the_rest_was_read_is_not_lost(order):
+    reader = ServerReader(order)
+    whole = x.setup_success(order)
+    for part in x.pieces(whole, 3):
+        reader.receive_data(part)
+    setup = reader.next_event()
+    assert isinstance(setup, SetupReply)
+    assert setup.data == whole
