@@ -34,7 +34,7 @@ from tests.support.tools import require_tool
 from tests.support.xvfb import Xvfb
 
 TRIES = 4
-TRIPS = 23
+TRIPS = 25
 """Round trips of a whole examination on the connection that it makes."""
 
 HERE = {"local.openssh", "local.display", "local.server", "local.answer", "local.cookie"}
