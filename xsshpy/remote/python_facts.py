@@ -35,7 +35,7 @@ SHOWN = 6
 SHADOWING = re.compile(r"lib(X\w+|xcb\S*|tcl8\S*|tk8\S*|tcl9\S*|fontconfig|freetype)\.so")
 IMPORTS = re.compile(r"^(?:import|from)[ \t]+(\w+)")
 FORCES = re.compile(
-    r"""^[^#]*\b(?:(?:matplotlib|mpl)\.use\s*\(|switch_backend\s*\(|rcParams\s*\[\s*["']backend["'])"""
+    r"""^[^#"']*\b(?:(?:matplotlib|mpl)\.use\s*\(|switch_backend\s*\(|rcParams\s*\[\s*["']backend["'])"""
 )
 
 
