@@ -157,6 +157,8 @@ def test_each_distribution(release: str, managers: str, expected: str) -> None:
     [
         ({}, {"version": "3.12.1", "executable": "/usr/bin/python3.12"}, [f"{APT} python3.12-tk"], ""),
         ({"family": "fedora", "managers": ("dnf",)}, {"version": "3.12.1"}, ["dnf -q -y install python3.12-tkinter"], ""),
+        ({"family": "fedora", "managers": ("dnf",), "default_python": "/usr/bin/python3.6"}, {"version": "3.9.18"}, ["dnf -q -y install python39-tkinter"], ""),
+        ({"family": "fedora", "managers": ("dnf",), "default_python": "/usr/bin/python3.6"}, {"version": "3.11.7"}, ["dnf -q -y install python3.11-tkinter"], ""),
         ({"family": "suse", "managers": ("zypper",)}, {"version": "3.12.1"}, ["env ZYPP_LOCK_TIMEOUT=120 zypper --non-interactive install --no-recommends python312-tk"], ""),
         ({"family": "arch", "managers": ("pacman",)}, {"version": "3.12.1"}, ["pacman -S --needed --noconfirm tk"], ""),
         ({}, {"tk_error": "ImportError: libX11.so.6: cannot open", "base": "/home/d/.local/share/uv/python/cpython-3.12"}, [f"{APT} libx11-6"], ""),

@@ -52,6 +52,10 @@ _OF_FAMILY = {
 }
 
 
+_MODULES_OF_EL8 = ("3.8", "3.9")
+"""Pythons of Red Hat Enterprise Linux 8 and kin whose packages have no point in their names."""
+
+
 @dataclass(frozen=True)
 class Installation:
     """Packages to install by one manager, as root or as the user.
@@ -161,10 +165,12 @@ def _by_distribution(facts: ServerFacts, manager: Manager | None) -> TkWay:
         return _by_system(PYTHON_TK, manager)
     if not re.fullmatch(r"\d+\.\d+", minor):
         return TkWay(advice="a Python that says which version it is")
+    joined = minor.replace(".", "")
+    is_module = default[1] == "3.6" and minor in _MODULES_OF_EL8
     names = {
         "deb": f"python{minor}-tk",
-        "rpm": f"python{minor}-tkinter",
-        "suse": f"python{minor.replace('.', '')}-tk",
+        "rpm": f"python{joined if is_module else minor}-tkinter",
+        "suse": f"python{joined}-tk",
     }
     name = names.get(manager.kind, "")
     return TkWay(package=name) if name else _by_system(PYTHON_TK, manager)
