@@ -6,6 +6,7 @@ README's comparison that hold figures, are written by this alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,8 +80,23 @@ def section(results: Results) -> str:
     ]
     if results.left_out:
         parts.append("Left out:\n")
-        parts.append("".join(f"- {each}\n" for each in results.left_out))
+        parts.append(_counted(results.left_out))
     return "\n".join(parts)
+
+
+def _counted(left_out: Sequence[str]) -> str:
+    """Return one line for each cause, with how often it struck whom."""
+    whom_by_cause: dict[tuple[str, str], Counter[str]] = {}
+    for each in left_out:
+        place, _, cause = each.rpartition(": ")
+        where, _, whom = place.rpartition(": ")
+        whom_by_cause.setdefault((where, cause), Counter())[whom] += 1
+    return "".join(
+        f"- {where}: {cause}: "
+        + "; ".join(f"{whom}, {times} times" if times > 1 else whom for whom, times in who.items())
+        + "\n"
+        for (where, cause), who in whom_by_cause.items()
+    )
 
 
 def _about(results: Results) -> str:

@@ -58,11 +58,11 @@ def test_what_is_worse_is_said(tmp_path: Path) -> None:
     slow = Row("x11", "loopback", "x11perf -noop", "1/s", {"ssh -X": [2e6, 3e6], "xssh": [5e5]})
     quick = Row("start", "100 ms", "cold", "s", {"ssh": [1.0, 9.0, 2.0], "xssh": [1.0]})
     results.replace("x11", [slow], [])
-    results.replace("start", [quick], ["something: it broke"])
+    results.replace("start", [quick], ["something: it broke"] * 2 + ["another: it broke"])
     text = section(results)
     assert "- loopback, x11perf -noop: 500 k/s beside ssh -X's 2.5 M/s, 5 times worse" in text
     assert "| 100 ms | cold | 2 s | 1 s | 2 times better |" in text
-    assert "- start: something: it broke" in text
+    assert "- start: it broke: something, 2 times; another\n" in text
     assert "to be replaced" in text
     results.save(tmp_path / "kept.json")
     assert load(tmp_path / "kept.json") == results
