@@ -524,6 +524,31 @@ def test_a_script_that_forces_a_backend(
     assert "helper.py, line 2: mpl.use('svg')" in found.text("python.backend")
 
 
+@pytest.mark.parametrize("kind", ["missing", "here", "a folder", "beside"])
+def test_a_script_that_is_not_there(
+    make_sshd: Callable[..., SshServer], doctor: Doctor, kind: str
+) -> None:
+    server = make_sshd()
+    doctor.home.add(server)
+    folder = server.home / "project"
+    folder.mkdir()
+    typed, words, remedy = "train.py", "train.py can't be read there: No such file", "its place"
+    if kind == "here":
+        (doctor.home.path / typed).write_text("")
+        typed, remedy = "~/train.py", "xssh --script ~/train.py server"
+    elif kind == "a folder":
+        (server.home / typed).mkdir()
+        words = "train.py can't be read there: Is a directory"
+    elif kind == "beside":
+        (folder / typed).write_text("")
+        words, remedy = "project/train.py", ""
+    found = doctor.visit("server", "cd project &&" if kind == "beside" else "", PYTHON, typed)
+    expected = {} if kind == "beside" else {"python.script": "broken"}
+    assert without_python(found.not_well) == expected, found
+    assert words in found.text("python.script")
+    assert remedy in found.text("python.script")
+
+
 WRAPPERS = {
     "srun": (
         'SLURMD_NODENAME=node7 "$@"',
@@ -547,7 +572,9 @@ def test_what_stands_before_the_python(
     stub = folder / name
     stub.write_text(f"#!/bin/sh\n{script}\n")
     stub.chmod(0o755)
-    doctor.home.add(make_sshd(path=f"{folder}:{os.environ['PATH']}"))
+    server = make_sshd(path=f"{folder}:{os.environ['PATH']}")
+    doctor.home.add(server)
+    (server.home / "train.py").write_text("")
     typed = ["docker", "exec", "box"] if name == "docker" else [name]
     found = doctor.visit("server", *typed, PYTHON, "train.py")
     expected = {"session.command": "broken"} if words else {}

@@ -173,7 +173,7 @@ def test_a_network_of_its_own(make_sshd: Callable[..., SshServer], doctor: Docto
     """What a container is to a display."""
     in_namespace("--net")
     doctor.home.add(make_sshd())
-    found = doctor.visit("server", "unshare", "--net", PYTHON, "train.py")
+    found = doctor.visit("server", "unshare", "--net", PYTHON)
     words = "unshare runs programs in a network of its own, where localhost:"
     expect_cause(found, "session.command", words, "keep the host's network")
 

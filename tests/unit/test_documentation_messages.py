@@ -25,6 +25,7 @@ OF_OTHERS = (
     "UserWarning: ", "ImportError: ", "ModuleNotFoundError: ", "plt.show()",
     "This application failed to start", "Unable to init server: ", "Gtk-WARNING ", "libGL error: ",
     "Could not initialize GLX", "Xlib: extension ", "X Error of failed request: ",
+    "python: can't open file ",
     "X connection to ", "XIO:  fatal IO error", "ssh -X", "authorized_keys", "xssh …", ":0",
     "Bad configuration option: ", "…: line …: …",
     "X11 forwarding request failed on channel 0: No xauth program; ",

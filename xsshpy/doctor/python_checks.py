@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import secrets
 import time
@@ -70,6 +71,7 @@ class PythonSide:
                 late="see what it waits for on the server: a network drive, a start file, a module "
                 "of its site-packages (python -X importtime -c 'import matplotlib')",
             ),
+            Check("python.script", "the script", self._look_at_script, needs=("python.found",)),
             Check(
                 "python.matplotlib", "matplotlib", self._look_at_matplotlib, needs=("python.found",)
             ),
@@ -164,6 +166,22 @@ class PythonSide:
             )
         self.facts = facts
         return well(f"{self._text('version')}, {self._text('executable')}")
+
+    async def _look_at_script(self) -> Opinion:
+        typed = read_program(self.server.host.invocation.command).script
+        found = self.facts.get("script")
+        if not typed or not isinstance(found, dict):
+            return well("none is named")
+        path, error = found.get("path"), found.get("error")
+        if not error:
+            return well(str(path))
+        return broken(f"{path} can't be read there: {error}", remedy=self._script_remedy(typed))
+
+    def _script_remedy(self, typed: str) -> str:
+        destination = self.server.host.invocation.destination
+        if os.path.isfile(os.path.expanduser(typed)):
+            return f"xssh --script {typed} {destination} runs the file of this machine over there"
+        return "name its place on the server; a path begins in the home folder there"
 
     async def _look_at_matplotlib(self) -> Opinion:
         version, error = self._text("matplotlib"), self._text("matplotlib_error")

@@ -173,6 +173,17 @@ def find_home():
     return facts
 
 
+def look_at_script(path):
+    """Return where a script would be, and why it can't be read, or nothing."""
+    path = os.path.abspath(os.path.expanduser(path))
+    try:
+        with open(path, "rb") as file:
+            file.read(1)
+    except (IOError, OSError) as error:
+        return {"path": path, "error": error.strerror or say_why(error)}
+    return {"path": path, "error": ""}
+
+
 def find_forced(path):
     """Return the lines of a script, and of what it imports, that choose a backend themselves."""
     path = os.path.expanduser(path)
@@ -236,6 +247,7 @@ def main():
         "libraries": find_libraries(),
         "environment": dict((name, os.environ.get(name, "")[:500]) for name in VARIABLES),
         "pace": measure_pace(),
+        "script": look_at_script(sys.argv[2]) if len(sys.argv) > 2 else {},
         "forced": find_forced(sys.argv[2]) if len(sys.argv) > 2 else [],
     }
     facts.update(find_home())
