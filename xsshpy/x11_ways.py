@@ -222,6 +222,19 @@ async def usable_x11(x11: X11Run | None, session: Session, console: Console) -> 
     return x11
 
 
+def opens_no_session(invocation: Invocation, settings: Settings) -> bool:
+    """Return whether nothing is run: -N, -W, SessionType none."""
+    return settings.session_type == "none" or invocation.value_of("W") is not None
+
+
+def is_spoken_over(invocation: Invocation, settings: Settings) -> bool:
+    """Return whether another program speaks over the command's stdio, as rsync and sftp do."""
+    from xsshpy.ssh.environment import is_protocol_command
+
+    command = invocation.command or settings.remote_command
+    return is_protocol_command(command) or settings.session_type == "subsystem"
+
+
 async def prepare_x11(
     invocation: Invocation,
     settings: Settings,
@@ -230,18 +243,16 @@ async def prepare_x11(
     report: Callable[[str], None],
 ) -> X11Run | None:
     """Find the display and begin to prove it. None where X11 is off, having reported why."""
-    from xsshpy.ssh.environment import is_protocol_command
     from xsshpy.x11.wish import read_x11_wish
 
-    if settings.session_type == "none" or invocation.value_of("W") is not None:
+    if opens_no_session(invocation, settings):
         return None
     way = choose_way(invocation, environ)
     wish = await read_x11_wish(invocation, settings)
     if not wish.forward or way is Way.OFF:
         console.debug(1, "X11 forwarding is off: -x, ForwardX11 no or --x11 off")
         return None
-    command = invocation.command or settings.remote_command
-    spoken_over = is_protocol_command(command) or settings.session_type == "subsystem"
+    spoken_over = is_spoken_over(invocation, settings)
     if spoken_over and not wish.explicit:
         console.debug(1, "X11 forwarding is off: another program speaks over this command")
         return None

@@ -259,6 +259,9 @@ FAULTS = [
     Fault("a start file that unsets DISPLAY", {}, {"session.display": "warning"}, ".profile:1:unset DISPLAY", "start files", files={".profile": "unset DISPLAY\n"}),
     Fault("ForceCommand", {"config": "ForceCommand echo hello"}, {"server.command": "broken"}, "hello", "ForceCommand"),
     Fault("command=", {"key_options": 'command="echo hello"'}, {"server.command": "broken"}, "a command of its own", "another key"),
+    Fault("-x", {}, {"x11.wanted": "broken"}, "X11 forwarding is off: -x", "-X for this host", ("-x",)),
+    Fault("-N", {}, {"x11.wanted": "broken"}, "open no session", "without them", ("-N",)),
+    Fault("rsync", {}, {"x11.wanted": "broken"}, "another program speaks", "opens windows", ("rsync", "--server")),
     Fault("noise", {}, {"server.command": "warning"}, "scp and rsync stumble over it: noise", "test -t 1", files={".bashrc": "echo noise\n"}),
     Fault("a start file with DISPLAY", {}, {"session.display": "warning"}, "DISPLAY becomes :5 in login shells", "start files", files={".profile": "export DISPLAY=:5\n"}),
 ]  # fmt: skip

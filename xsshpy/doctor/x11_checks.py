@@ -17,9 +17,10 @@ from xsshpy.doctor.machine import XAUTH, describe_install
 from xsshpy.doctor.probes import Answers, display_command, read_answers
 from xsshpy.doctor.server_checks import COMMAND_DEADLINE, ServerSide
 from xsshpy.values import dataclass, field
-from xsshpy.x11_ways import Way, X11Run, prepare_x11
+from xsshpy.x11_ways import Way, X11Run, is_spoken_over, opens_no_session, prepare_x11
 
 if TYPE_CHECKING:
+    from xsshpy.settings import Settings
     from xsshpy.ssh.session import SessionPlan, X11Request
     from xsshpy.x11.agent import AgentChannel, AgentReceiver
 
@@ -107,12 +108,26 @@ class X11Side:
             self._said.append,
         )
         if self.forwarding is None:
-            return broken(
-                "X11 forwarding is off: -x, --x11 off, or ForwardX11 no in ssh_config",
-                *(line.partition("; try: ")[0] for line in self._said),
-                remedy="-X for this host, or take ForwardX11 no out",
-            )
+            return self._explain_no_wish(settings)
         return well("as " + ("trusted (-Y)" if settings.forward_x11_trusted else "untrusted (-X)"))
+
+    def _explain_no_wish(self, settings: Settings) -> Opinion:
+        invocation = self.server.host.invocation
+        if opens_no_session(invocation, settings):
+            return broken(
+                "-N, -W and SessionType none open no session, so there is no window",
+                remedy="the doctor's command without them",
+            )
+        if is_spoken_over(invocation, settings) and invocation.last_of("XYx") != "x":
+            return broken(
+                "another program speaks over this command, so xssh forwards no X11 for it",
+                remedy="name the command that opens windows, or -X",
+            )
+        return broken(
+            "X11 forwarding is off: -x, --x11 off, or ForwardX11 no in ssh_config",
+            *(line.partition("; try: ")[0] for line in self._said),
+            remedy="-X for this host, or take ForwardX11 no out",
+        )
 
     async def _look_at_agent(self) -> Opinion:
         assert self.forwarding is not None
