@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tests.support.xvfb import COOKIE_NAME, Xvfb, pack_authority_entry
 from xsshpy.remote.xmessages import Authorization
-from xsshpy.x11.relay import RelayedClient, RelayOptions, X11Relay
+from xsshpy.x11.relay import X11Relay
+from xsshpy.x11.relayed_client import RelayedClient, RelayOptions
 
 FAMILY_WILD = 65535
 

@@ -14,7 +14,8 @@ from tests.support import xstreams as x
 from tests.support.loops import until
 from xsshpy.errors import DisplayError
 from xsshpy.remote.xmessages import Authorization, ByteOrder, build_setup_failed
-from xsshpy.x11.relay import WAITING_ROOM, RelayedClient, RelayOptions, X11Relay
+from xsshpy.x11.relay import WAITING_ROOM, X11Relay
+from xsshpy.x11.relayed_client import RelayedClient, RelayOptions
 
 FAKE = x.COOKIE
 REAL = Authorization(b"MIT-MAGIC-COOKIE-1", b"the real cookie!")

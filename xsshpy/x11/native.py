@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from xsshpy.remote.xmessages import Authorization
 from xsshpy.x11.local import COOKIE_NAME, LocalDisplay
-from xsshpy.x11.relay import RelayedClient, RelayOptions, X11Relay
+from xsshpy.x11.relay import X11Relay
+from xsshpy.x11.relayed_client import RelayedClient, RelayOptions
 
 COOKIE_LENGTH = 16
 
