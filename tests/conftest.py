@@ -9,6 +9,7 @@ import gc
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +39,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     adopt_orphans()
     remember_children()
+    # Each session with windows starts a python3: this one itself and no script that looks for it.
+    interpreters = os.path.dirname(os.path.realpath(sys.executable))
+    if os.path.exists(os.path.join(interpreters, "python3")):
+        os.environ["PATH"] = os.pathsep.join((interpreters, os.environ.get("PATH", os.defpath)))
     for number in (signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -41,7 +41,7 @@ HERE = {"local.openssh", "local.display", "local.server", "local.answer", "local
 
 
 def test_a_healthy_way_has_no_warning(visit: Callable[..., Diagnosis]) -> None:
-    found = visit()
+    found = visit(python=PYTHON)
     assert without_python(found.not_well) == {}, found
     assert (found.status, found.cause) == (0, None)
     assert "skipped" not in {found.verdict(name) for name in found.findings}
@@ -297,7 +297,7 @@ def test_a_home_that_is_read_only(
     with small_file_system(home, "64k"):
         doctor.home.add(make_sshd(home=home))
         subprocess.run(["mount", "-o", "remount,ro", str(home)], check=True)
-        found = doctor.visit("--x11", "agent", "server", PYTHON)
+        found = doctor.visit("--x11", "agent", "server", doctor.bare)
         assert without_python(found.not_well) == {"server.home": "warning"}, found
         assert f"{home} can't be written to" in found.text("server.home")
 
@@ -355,7 +355,7 @@ def test_a_server_that_is_not_openssh(
     doctor: Doctor, make_shell_server: Callable[..., ShellServer]
 ) -> None:
     make_shell_server()
-    found = doctor.visit("other", PYTHON)
+    found = doctor.visit("other", doctor.bare)
     assert without_python(found.not_well) == {
         "server.software": "warning",
         "x11.native": "warning",
@@ -371,7 +371,7 @@ def test_what_hangs_has_an_end(
     """The command, or what comes after it."""
     doctor.before = "import xsshpy.doctor.server_checks as s; s.COMMAND_DEADLINE = 1.0"
     make_shell_server(most_sessions=0)
-    found = doctor.visit("other", PYTHON)
+    found = doctor.visit("other", doctor.bare)
     assert found.cause == "server.command"
     assert "no answer within 1 seconds" in found.text("server.command")
     assert "start files" in found.text("server.command")
@@ -435,7 +435,7 @@ def test_tk_faults(visit: Callable[..., Diagnosis], private_places: Path, name: 
     folder = private_places / "lib"
     folder.mkdir()
     (folder / file).write_text(text)
-    found = visit(environment={variable: str(folder)})
+    found = visit(python=PYTHON, environment={variable: str(folder)})
     # sshd's xauth needs libX11, too
     others = {"x11.native": "warning"} if name == "no libX11" else {}
     assert found.not_well == {"python.tkinter": "broken", **others}, found
@@ -493,7 +493,11 @@ def test_python_faults(
         (folder / name).write_text(text)
     environment = {**fault.environment, **({"PYTHONPATH": str(folder)} if fault.modules else {})}
     found = visit(
-        *fault.typed, files=fault.files, environment=environment, accept_env=fault.accept_env
+        *fault.typed,
+        python=PYTHON,
+        files=fault.files,
+        environment=environment,
+        accept_env=fault.accept_env,
     )
     assert found.not_well == fault.expected, found
     for name in fault.expected:
@@ -545,7 +549,7 @@ def test_a_script_that_is_not_there(
     elif kind == "beside":
         (folder / typed).write_text("")
         words, remedy = "project/train.py", ""
-    found = doctor.visit("server", "cd project &&" if kind == "beside" else "", PYTHON, typed)
+    found = doctor.visit("server", "cd project &&" if kind == "beside" else "", doctor.bare, typed)
     expected = {} if kind == "beside" else {"python.script": "broken"}
     assert without_python(found.not_well) == expected, found
     assert words in found.text("python.script")
@@ -579,7 +583,7 @@ def test_what_stands_before_the_python(
     doctor.home.add(server)
     (server.home / "train.py").write_text("")
     typed = ["docker", "exec", "box"] if name == "docker" else [name]
-    found = doctor.visit("server", *typed, PYTHON, "train.py")
+    found = doctor.visit("server", *typed, doctor.bare, "train.py")
     expected = {"session.command": "broken"} if words else {}
     assert without_python(found.not_well) == expected, found
     assert words in found.text("session.command")
@@ -595,7 +599,7 @@ def test_a_server_without_localhost(
     nowhere.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
     before = f"mount --bind {hosts} /etc/hosts && mount --bind {nowhere} /etc/resolv.conf"
     doctor.home.add(make_sshd(wrapper=in_namespace("--mount", before=before)))
-    found = doctor.visit("server", PYTHON)
+    found = doctor.visit("server", doctor.bare)
     assert without_python(found.not_well) == {"proof.window": "broken"}, found
     assert "localhost has no address there" in found.text("proof.window")
     assert "127.0.0.1 localhost" in found.text("proof.window")
@@ -610,7 +614,7 @@ def test_ipv6_half_off(
     server = make_sshd(wrapper=inside)
     bridge = f"nsenter -t {server.process.pid} -n {need_nc()} 127.0.0.1 {server.port}"
     doctor.home.add(server, extra=f"ProxyCommand {bridge}")
-    found = doctor.visit("server", PYTHON)
+    found = doctor.visit("server", doctor.bare)
     assert without_python(found.not_well) == {"x11.native": "warning"}, found
     assert "IPv6 is switched off on its loopback interface" in found.text("x11.native")
     assert "AddressFamily inet" in found.text("x11.native")
@@ -631,7 +635,7 @@ def test_a_shared_connection_is_left_alone(
     environment = doctor.home.environment()
     subprocess.run([*argv, "-fN", "server"], env=environment, check=True, stderr=subprocess.DEVNULL)
     try:
-        found = doctor.visit("server", PYTHON)
+        found = doctor.visit("server", doctor.bare)
         done = run([*argv, "-O", "check", "server"], env=environment)
         assert done.status == 0
     finally:
@@ -655,7 +659,7 @@ def distance(server: SshServer, doctor: Doctor, delay: float, rate: float | None
 def test_how_far_the_server_is(make_sshd: Callable[..., SshServer], doctor: Doctor) -> None:
     """A tenth of a second there and back, a megabyte a second."""
     with distance(make_sshd(), doctor, 0.05, 1e6):
-        found = doctor.visit("--x11", "agent", "server", PYTHON)
+        found = doctor.visit("--x11", "agent", "server", doctor.bare)
     measured = re.search(r"([\d.]+) ms there and back, at least ([\d.]+) M", found.text("speed"))
     predicted = re.search(r"about ([\d.]+) s, .*; with ssh -X ([\d.]+) s", found.text("speed"))
     assert measured and predicted, found.text("speed")
@@ -670,7 +674,7 @@ def test_what_an_examination_waits_for(make_sshd: Callable[..., SshServer], doct
     counts: list[float] = []
     with distance(make_sshd(), doctor, 0.15, None) as link:
         while len(counts) < TRIES and TRIPS not in counts:
-            doctor.visit("--x11", "agent", "server", PYTHON)
+            doctor.visit("--x11", "agent", "server", doctor.bare)
             counts.append(max(link.round_trips_of_all[-2:]))
     assert min(counts) == TRIPS, counts
 
@@ -679,7 +683,7 @@ def test_nothing_is_left_on_the_server(make_sshd: Callable[..., SshServer], doct
     server = make_sshd()
     doctor.home.add(server)
     before = {path.name for path in server.home.iterdir()}
-    doctor.visit("server", PYTHON)
+    doctor.visit("server", doctor.bare)
     server.wait_until_idle()
     after = {path.name for path in server.home.iterdir()}
     assert after - before <= {".Xauthority", ".config", ".cache"}

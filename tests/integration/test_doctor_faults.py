@@ -114,7 +114,7 @@ def test_a_home_folder_without_room(
             with pytest.raises(OSError, match="No space"):
                 for number in range(9):
                     (home / f"much{number}").write_bytes(bytes(1024 if name == "full" else 0))
-            found = doctor.visit(*NATIVE, name, PYTHON)
+            found = doctor.visit(*NATIVE, name, doctor.bare)
             expect_cause(found, "server.home", words, remedy)
             assert found.verdict("x11.native") == "skipped"
 
@@ -125,7 +125,7 @@ def test_a_home_folder_that_is_not_there(
     server = make_sshd()
     doctor.home.add(server)
     shutil.rmtree(server.home)
-    found = doctor.visit(*NATIVE, "server", "/usr/bin/env", "-i", PYTHON)
+    found = doctor.visit(*NATIVE, "server", "/usr/bin/env", "-i", doctor.bare)
     expect_cause(found, "server.home", f"no home folder {server.home}", f"mkdir {server.home}")
 
 
@@ -141,7 +141,7 @@ def test_an_xauthority_that_stays_as_it_is(
     subprocess.run(["mount", "--bind", path, path], check=True)
     try:
         subprocess.run(["mount", "-o", "remount,bind,ro", path], check=True)
-        found = doctor.visit(*NATIVE, "server", PYTHON)
+        found = doctor.visit(*NATIVE, "server", doctor.bare)
     finally:
         subprocess.run(["umount", "-l", path], check=True)
     expect_cause(found, "server.home", f"{path} can't be written to", f"rm -f {path}")
@@ -160,11 +160,11 @@ def test_a_server_without_an_address_for_its_name(
     before = f"mount --bind {hosts} /etc/hosts && mount --bind {switch} /etc/nsswitch.conf"
     inside = in_namespace("--mount", "--uts", before=f"{before} && hostname nowhere")
     doctor.home.add(make_sshd(wrapper=inside, config="X11UseLocalhost no"))
-    found = doctor.visit(*NATIVE, "server", PYTHON)
+    found = doctor.visit(*NATIVE, "server", doctor.bare)
     expect_cause(found, "x11.native", "no address for its own name nowhere", "/etc/hosts")
     with hosts.open("a") as file:
         file.write("127.0.0.1 nowhere\n")
-    found = doctor.visit(*NATIVE, "server", PYTHON)
+    found = doctor.visit(*NATIVE, "server", doctor.bare)
     assert without_python(found.not_well) == {}, found
     assert "X11UseLocalhost no: the network there can reach" in found.text("x11.native")
 
@@ -173,7 +173,7 @@ def test_a_network_of_its_own(make_sshd: Callable[..., SshServer], doctor: Docto
     """What a container is to a display."""
     in_namespace("--net")
     doctor.home.add(make_sshd())
-    found = doctor.visit("server", "unshare", "--net", PYTHON)
+    found = doctor.visit("server", "unshare", "--net", doctor.bare)
     words = "unshare runs programs in a network of its own, where localhost:"
     expect_cause(found, "session.command", words, "keep the host's network")
 
@@ -196,10 +196,10 @@ def test_an_xauth_that_stalls(
     server = make_sshd(config=f"XAuthLocation {xauth}")
     doctor.home.add(server)
     doctor.before = "import xsshpy.doctor.x11_checks as c; c.XAUTH_DEADLINE = 1.0"
-    found = doctor.visit("server", PYTHON)
+    found = doctor.visit("server", doctor.bare)
     assert without_python(found.not_well) == {"x11.native": "warning"}, found
     assert "does not begin within 1 seconds" in found.text("x11.native")
-    found = doctor.visit(*NATIVE, "server", PYTHON)
+    found = doctor.visit(*NATIVE, "server", doctor.bare)
     expect_cause(found, "x11.native", "sshd waits for xauth", "XAuthLocation")
     stay.unlink()
     server.wait_until_idle()
@@ -230,7 +230,7 @@ def test_few_files_may_be_open_there(make_sshd: Callable[..., SshServer], doctor
     server = make_sshd()
     (server.home / ".bashrc").write_text("ulimit -n 8\n")
     doctor.home.add(server)
-    found = doctor.visit("server", PYTHON)
+    found = doctor.visit("server", doctor.bare)
     expect_cause(found, "server.command", "too few files at once (ulimit -n 8)", "limits.conf")
 
 
@@ -241,7 +241,7 @@ def test_dropbear(doctor: Doctor, key_ring: KeyRing, private_places: Path) -> No
     server = Dropbear(private_places / "dropbear", key_ring)
     try:
         doctor.home.add(server)  # type: ignore[arg-type]
-        found = doctor.visit("server", PYTHON)
+        found = doctor.visit("server", doctor.bare)
         expected = {"server.software": "warning", "x11.native": "warning"}
         assert without_python(found.not_well) == expected, found
         assert "SSH-2.0-dropbear" in found.text("server.software")

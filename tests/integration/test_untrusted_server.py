@@ -217,6 +217,7 @@ def test_another_host_key_at_a_renewal_ends_the_connection(
     async def renew(connection: asyncssh.SSHServerConnection, _log: list[str]) -> None:
         connection._server_host_keys = {other.algorithm: other}
         connection._send_kexinit()
+        connection._kexinit_sent = True  # or it is sent once more, in answer to the client's
         await asyncio.wait_for(connection.wait_closed(), 10)
 
     odd_server.on_session = renew

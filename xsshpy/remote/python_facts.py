@@ -259,4 +259,5 @@ def main():
     os.write(1, line.encode("ascii"))
 
 
-main()
+if __name__ == "__main__":
+    main()
