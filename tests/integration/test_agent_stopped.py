@@ -56,7 +56,7 @@ WINDOW = "xprop -spy -root >/dev/null 2>&1 & echo $! seen; "
 SAID = "xssh: X11: the agent on the other host does not answer: windows stand still"
 
 
-@pytest.mark.parametrize("behind", ["sleep 0.1", "sleep 2"])
+@pytest.mark.parametrize("behind", ["sleep 0.1", "sleep 4"])
 def test_windows_of_a_stopped_agent_are_not_waited_for(host: AgentHost, behind: str) -> None:
     with host.start(f"{WINDOW}{behind}; exit 3", "-Y", before=QUICK) as session:
         session.wait_for_output("seen\n")

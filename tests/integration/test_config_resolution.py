@@ -268,7 +268,10 @@ def test_proxy_command(trio: list[SshServer], client_home: ClientHome) -> None:
     for alias in ("gone", "absent"):
         expected, found = (pair.run(program, [alias, "true"]) for program in PROGRAMS)
         assert found.status == expected.status == 255
-        assert set(expected.stderr.splitlines()) <= set(found.stderr.splitlines())
+        # What ssh says of the dead pipe depends on which of the two is quicker.
+        said = {line for line in expected.stderr.splitlines() if "Broken pipe" not in line}
+        assert said
+        assert said <= set(found.stderr.splitlines())
 
 
 RELAY = """
