@@ -19,11 +19,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from xsshpy.remote.frames import LinkError
-from xsshpy.remote.looks import Look
 from xsshpy.remote.payloads import name_authority
-from xsshpy.remote.records import Record
-from xsshpy.remote.xrequests import FactClass
 from xsshpy.values import dataclass
+from xsshpy.x11.agent_facts import AgentFacts
 from xsshpy.x11.agent_relay import AgentOptions, AgentRelay
 from xsshpy.x11.agent_start import (
     NoiseError,
@@ -34,10 +32,6 @@ from xsshpy.x11.agent_start import (
     brief_command,
 )
 from xsshpy.x11.local import LocalDisplay
-from xsshpy.x11.news import WaitingNews
-from xsshpy.x11.questions import Question, load_questions, recognise, save_questions
-from xsshpy.x11.rejections import describe_failure
-from xsshpy.x11.watch import ServerWatch
 
 HELLO_DEADLINE = 15.0
 """How long the remote shell may take until a Python speaks, on a host that ran the agent before
@@ -62,9 +56,6 @@ EARLY_LIMIT = 4 << 20
 
 COUNTED_LIMIT = 1000
 """Most clients whose counters are kept."""
-
-LEARNED_LIMIT = 128
-"""Most questions that one session adds to the list: a host must not drive out all others'."""
 
 
 class AgentError(Exception):
@@ -157,7 +148,6 @@ class AgentForwarding:
         self.local = local
         self.counts: list[tuple[int, Mapping[str, int]]] = []
         """For each client that is gone, its number and its counters by name."""
-        self._environ = environ
         self._debug = debug
         self._nonce = secrets.token_hex(8)
         self._stages = StageReader(self._nonce)
@@ -166,15 +156,9 @@ class AgentForwarding:
         """The display while the agent runs."""
         self._channel: AgentChannel | None = None
         self._relay: AgentRelay | None = None
-        self._watch: ServerWatch | None = None
-        self._learned: dict[Question, None] = {}
         self._command = asyncio.create_task(asyncio.to_thread(agent_command, self._nonce))
-        self._facts = asyncio.create_task(self._ask_server())
+        self._facts = AgentFacts(local, environ, debug)
         self._beginning: asyncio.Task[None] | None = None
-        self._telling: asyncio.Task[None] | None = None
-        self._news = WaitingNews()
-        """What changed since the facts were asked for, until they are told."""
-        self._is_told = False
         self._early = bytearray()
         self._closing = False
         self._gone = asyncio.Event()
@@ -239,10 +223,10 @@ class AgentForwarding:
             report=self.local.report,
             debug=self._debug,
             expired=self.local.has_expired,
-            learned=self._learn,
+            learned=self._facts.learn,
             counted=self._count,
-            opened=self._look_again,
-            look=self._look,
+            opened=self._facts.look_again,
+            look=self._facts.look,
             admitted=self._take_door,
             reach=self._reach,
         )
@@ -261,6 +245,7 @@ class AgentForwarding:
         self._relay = AgentRelay(options, self._channel)
         self._relay.reports.update(self._early_reports)
         self._relay.start()
+        self._facts.begin(self._relay)
         for number in self._closed_early:
             self._relay.dismiss(number)
         if self._last_door >= 0:
@@ -268,7 +253,6 @@ class AgentForwarding:
         early, self._early = bytes(self._early), bytearray()
         if early:
             self._relay.data_received(early)
-        self._telling = asyncio.create_task(self._tell_facts(self._relay))
         left = self.local.expires_in
         if left is not None:
             self._expiry = asyncio.get_running_loop().call_later(left, self._relay.expire)
@@ -354,87 +338,6 @@ class AgentForwarding:
                 self.local.report(f"xssh: X11: the remote agent {ending}{windows}")
             self._relay.connection_lost()
 
-    # -- facts --
-
-    async def _ask_server(self) -> list[Record]:
-        """Ask the X server what clients will ask; no facts where it does not answer."""
-        real = await self.local.real_authorization()
-        watch = ServerWatch(self._pass_news, self._pass_stale, self._lose_server)
-        self._watch = watch
-        try:
-            await watch.open(self.local.open_server, real)
-            return await watch.ask(load_questions(self._environ))
-        except (Exception, asyncio.CancelledError) as error:
-            self._debug(f"X11: the X server was not asked beforehand: {describe_failure(error)}")
-            await watch.aclose()
-            self._watch = None
-            if isinstance(error, asyncio.CancelledError):
-                raise
-            return []
-
-    async def _tell_facts(self, relay: AgentRelay) -> None:
-        relay.tell(await asyncio.shield(self._facts))
-        # What was asked for first may be old by now: a password was typed meanwhile.
-        stale, records = self._news.take()
-        for kind in stale:
-            relay.forget(kind)
-        relay.tell(records, news=True)
-        self._is_told = True
-        if self._watch is not None:
-            with contextlib.suppress(asyncio.TimeoutError):  # then clients ask themselves
-                relay.tell(await self._watch.ask_atom_names(), news=True)
-
-    def _lose_server(self) -> None:
-        """The X server is gone. Another may take its place: the next client tells."""
-        self._watch = None
-        self._is_told = False
-        self._news.clear()
-        if self._relay is None or self._closing:
-            return
-        self._relay.lose_server()
-        if self._relay.has_lost_clients:
-            self.local.report("xssh: X11: the local X server ended, and all windows with it")
-        else:
-            self._debug("X11: the local X server ended")
-
-    def _pass_news(self, records: list[Record]) -> None:
-        if self._relay is not None and self._is_told:
-            self._relay.tell(records, news=True)
-        else:
-            self._news.add(records)
-
-    def _pass_stale(self, kind: FactClass) -> None:
-        if self._relay is not None and self._is_told:
-            self._relay.forget(kind)
-        else:
-            self._news.forget(kind)
-
-    def _look_again(self) -> None:
-        """A client came: look at what the X server tells nobody, or for another X server."""
-        if self._watch is not None:
-            self._watch.look_again()
-        elif self._facts.done() and self._relay is not None and not self._closing:
-            self._facts = asyncio.create_task(self._ask_server())
-            self._telling = asyncio.create_task(self._tell_again(self._relay))
-
-    def _look(self, orders: list[Look]) -> None:
-        if self._watch is not None:
-            self._watch.look(orders)
-
-    async def _tell_again(self, relay: AgentRelay) -> None:
-        """Tell the facts of another X server, and offer connections to it."""
-        await self._tell_facts(relay)
-        if self._watch is not None:
-            relay.start()
-
-    def _learn(self, records: list[Record]) -> None:
-        if self._watch is None:
-            return
-        for record in records:
-            question = recognise(record, self._watch.names)
-            if question is not None and len(self._learned) < LEARNED_LIMIT:
-                self._learned[question] = None
-
     # -- sessions that have clients of their own --
 
     async def open_door(self, report: Callable[[str], None]) -> tuple[int, RemoteDisplay] | None:
@@ -510,6 +413,7 @@ class AgentForwarding:
         if self._relay is None or not self._relay.open_clients or self._gone.is_set():
             return
         self._closing = True
+        self._facts.stop()
         self._relay.stop()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._gone.wait(), STOP_DEADLINE)
@@ -519,7 +423,8 @@ class AgentForwarding:
         self._closing = True
         if self._expiry is not None:
             self._expiry.cancel()
-        begun = (self._command, self._beginning, self._facts, self._telling)
+        self._facts.stop()
+        begun = (self._command, self._beginning)
         tasks: list[asyncio.Task[object]] = [task for task in begun if task is not None]
         for task in tasks:
             task.cancel()
@@ -528,7 +433,4 @@ class AgentForwarding:
             await self._relay.aclose()
         if self._channel is not None:
             self._channel.close()
-        if self._watch is not None:
-            await self._watch.aclose()
-        if self._learned:
-            save_questions(self._learned, self._environ)
+        await self._facts.aclose()

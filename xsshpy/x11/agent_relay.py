@@ -37,14 +37,11 @@ from xsshpy.remote.payloads import (
     parse_stats,
     parse_text,
 )
-from xsshpy.remote.records import Record, Told, build_records, parse_records
-from xsshpy.remote.xmessages import (
-    Authorization,
-    ProtocolError,
-)
+from xsshpy.remote.records import Record, Told, parse_records
+from xsshpy.remote.xmessages import Authorization, ProtocolError
 from xsshpy.remote.xrequests import FactClass
 from xsshpy.values import dataclass, field
-from xsshpy.x11.news import WaitingNews
+from xsshpy.x11.news import WaitingNews, build_record_frames
 from xsshpy.x11.rejections import (
     TIMEOUT_EXPIRED,
     TOO_MANY_CLIENTS,
@@ -59,6 +56,8 @@ POOL_SIZE = 4
 """Connections to the X server that are open ahead of clients."""
 
 CLIENT_LIMIT = 512
+"""Most clients at one time; X servers themselves take 256 to 2048."""
+
 REFUSED_LIMIT = 64
 """How many more may be there while they are told why they are refused."""
 
@@ -80,7 +79,6 @@ STANDS_STILL = (
 ENDED_LIMIT = 1024
 """Sessions that are remembered when they have ended, as clients of theirs may be on their way."""
 
-RECORD_BATCH = 1 << 16
 NOTICES = {
     rejection.reason.decode("ascii").strip(): rejection.notice
     for rejection in (WRONG_AUTHENTICATION, TIMEOUT_EXPIRED, TOO_MANY_CLIENTS)
@@ -185,15 +183,8 @@ class AgentRelay:
         self.flush()
 
     def _queue_records(self, kind: FrameKind, records: list[Record]) -> None:
-        batch: list[Record] = []
-        size = 0
-        for record in records:
-            batch.append(record)
-            size += len(record.key) + len(record.value)
-            if size > RECORD_BATCH:
-                self._link.queue_control(Frame(kind, 0, build_records(batch)))
-                batch, size = [], 0
-        self._link.queue_control(Frame(kind, 0, build_records(batch)))
+        for frame in build_record_frames(kind, records):
+            self._link.queue_control(frame)
 
     def forget(self, kind: FactClass) -> None:
         """Tell the agent that all facts of a class are stale."""

@@ -1,12 +1,19 @@
-"""News of the X server that wait to be told: what happened to one thing last is what counts.
+"""News of the X server that wait to be told, and the frames in which they are.
 
-Sans-IO. However long they wait, there is one record for each thing that changed.
+Sans-IO. What happened to one thing last is what counts: however long news wait, there is one record
+for each thing that changed.
 """
 
 from __future__ import annotations
 
-from xsshpy.remote.records import Record, Told
+from collections.abc import Iterator
+
+from xsshpy.remote.frames import Frame, FrameKind
+from xsshpy.remote.records import Record, Told, build_records
 from xsshpy.remote.xrequests import FactClass
+
+RECORD_BATCH = 1 << 16
+"""How much of records goes into one frame: what exceeds it ends the frame (bytes)."""
 
 _PROPERTY = (Told.PROPERTY, Told.ABSENT_PROPERTY, Told.UNKNOWN_PROPERTY)
 
@@ -51,3 +58,16 @@ def _subject(record: Record) -> tuple[Told, int, bytes]:
     if record.about is Told.SEEN:
         return record.about, record.detail, record.key[:8]  # whichever look it was
     return record.about, record.detail, record.key
+
+
+def build_record_frames(kind: FrameKind, records: list[Record]) -> Iterator[Frame]:
+    """Return the frames that carry records; the last one may be without any."""
+    batch: list[Record] = []
+    size = 0
+    for record in records:
+        batch.append(record)
+        size += len(record.key) + len(record.value)
+        if size > RECORD_BATCH:
+            yield Frame(kind, 0, build_records(batch))
+            batch, size = [], 0
+    yield Frame(kind, 0, build_records(batch))
