@@ -233,7 +233,9 @@ class SshServer:
             # The login has this process's uid, root's in a container; its folders lie in /tmp.
             "PermitRootLogin yes",
             "StrictModes no",
-            "UsePAM no" if _knows_pam() else "",
+            "UsePAM no" if _knows("UsePAM") else "",
+            # From 9.8 on an address that fails to log in often is refused for a while.
+            "PerSourcePenalties no" if _knows("PerSourcePenalties") else "",
             "UseDNS no",
             # A tenth of a second of processor time for each login of ssh: more than all the rest.
             "KexAlgorithms -sntrup761*" if options.is_hurried else "",
@@ -357,8 +359,9 @@ class SshServer:
 
 
 @functools.cache
-def _knows_pam() -> bool:
+def _knows(keyword: str) -> bool:
+    """Say whether this sshd has a keyword that may be ``no``."""
     sshd = need_tool("sshd")
-    argv = [sshd, "-T", "-o", "UsePAM=no", "-f", os.devnull]
+    argv = [sshd, "-T", "-o", f"{keyword}=no", "-f", os.devnull]
     text = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL).stderr
-    return "UsePAM" not in text
+    return keyword not in text
