@@ -10,7 +10,9 @@ from xsshpy.errors import EXIT_FAILURE, SessionError
 from xsshpy.streams import Streams
 
 if TYPE_CHECKING:
+    from xsshpy.console import Console
     from xsshpy.foreground import Attendance
+    from xsshpy.settings import Settings
     from xsshpy.ssh.connect import Session
     from xsshpy.ssh.session import ConnectionEndedError, RemoteProcess
 
@@ -35,18 +37,25 @@ def conclude(
     left = session.connection.farewell is not None and process.exit_status is None
     if (process.error is not None or left) and not attendance.disconnected:
         ending = explain_end(process.error, session.connection, settings, session.where)
+        if ending.spoken:
+            console.speak(ending.spoken)
+            _speak_of_the_terminal(streams, settings, console)
         for level, text in ending.logged:
             console.log(level, text)
         if ending.logged:
             return EXIT_FAILURE
-        console.speak(ending.spoken)
         status = EXIT_FAILURE
+    elif not attendance.killed or settings.release >= (9, 8):
+        _speak_of_the_terminal(streams, settings, console)
     if attendance.killed:
         return status
-    if streams.pty and console.shows(LogLevel.INFO):
-        console.speak(f"Connection to {settings.hostname} closed.")
     _report_traffic(session, process, started)
     return status
+
+
+def _speak_of_the_terminal(streams: Streams, settings: Settings, console: Console) -> None:
+    if streams.pty and console.shows(LogLevel.INFO):
+        console.speak(f"Connection to {settings.hostname} closed.")
 
 
 def explain_early_end(session: Session, error: ConnectionEndedError, pty: bool) -> SessionError:
@@ -59,6 +68,8 @@ def explain_early_end(session: Session, error: ConnectionEndedError, pty: bool) 
     informative = sum(level is LogLevel.INFO for level, _ in ending.logged)
     if not lines:
         lines = [ending.spoken, *([f"Connection to {name} closed."] if pty else [])]
+    elif ending.spoken:
+        lines.insert(0, ending.spoken)
     return SessionError(
         "\n".join(lines), evidence=error.evidence, remedy=error.remedy, informative=informative
     )

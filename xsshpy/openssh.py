@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _TRIED = "XSSH_TRIED_SSH"
+_POST_QUANTUM = "mlkem768x25519-sha256"
 _SCRIPT_MARK = b"#!"
 
 
@@ -38,6 +39,21 @@ def openssh_environment(path: str, environ: Mapping[str, str]) -> dict[str, str]
     if _is_script(path):
         found[_TRIED] = os.pathsep.join(filter(None, (environ.get(_TRIED), path)))
     return found
+
+
+def tell_release(keywords: Mapping[str, tuple[str, ...]]) -> tuple[int, int]:
+    """Return the release of which the ``ssh`` is at least that printed these (``ssh -G``).
+
+    Some of its words and rules changed in 9.5 to 10.1. What it prints is there already, and to
+    ask it with -V takes another process; a configuration may hide that it is newer than 9.6.
+    """
+    if "warnweakcrypto" in keywords:
+        return (10, 1)
+    if any(_POST_QUANTUM in value for value in keywords.get("kexalgorithms", ())):
+        return (9, 9)
+    if "channeltimeout" in keywords:
+        return (9, 6)
+    return (9, 5) if "obscurekeystroketiming" in keywords else (0, 0)
 
 
 def _candidates(environ: Mapping[str, str]) -> Iterator[str]:

@@ -184,6 +184,13 @@ class Settings:
     forward_x11_timeout: int = 1200
 
     @property
+    def release(self) -> tuple[int, int]:
+        """The release of which the ssh that read the configuration is at least; else zeros."""
+        from xsshpy.openssh import tell_release  # an end that needs its words is rare
+
+        return tell_release(self.keywords)
+
+    @property
     def address_family(self) -> socket.AddressFamily:
         """Which addresses of the host are asked for."""
         import socket  # a passenger asks for none, and has no need of it
@@ -295,7 +302,8 @@ def parse_settings(text: str, host: str, environ: Mapping[str, str]) -> Settings
         bind_address=read.optional("bindaddress"),
         bind_interface=read.optional("bindinterface"),
         batch_mode=read.flag("batchmode"),
-        compression=read.flag("compression"),
+        # From 10.0 on -C is printed as UNKNOWN.
+        compression=read.text("compression").lower() in ("yes", "true", "unknown"),
         tcp_keep_alive=read.flag("tcpkeepalive", True),
         version_addendum=read.optional("versionaddendum"),
         connect_timeout=read.number("connecttimeout") or None,

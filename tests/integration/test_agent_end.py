@@ -83,8 +83,7 @@ def test_the_servers_session_is_killed(host: AgentHost) -> None:
     with host.start(STAY) as session:
         session.wait_for_output("in\n")
         (agent,) = host.agents()
-        below = [p for p in host.server.sessions() if b"sshd:" in cmdline(p)]
-        for pid in below:
+        for pid in host.server.session_servers():
             send_signal(pid, signal.SIGKILL)
         done = host.wait(session)
         wait_until(lambda: not os.path.exists(f"/proc/{agent}"), what="the end of the agent")
@@ -93,13 +92,6 @@ def test_the_servers_session_is_killed(host: AgentHost) -> None:
     # As with ssh, the second where something was being written at that moment.
     assert re.search("closed by remote host|send disconnect: Broken pipe", done.stderr)
     assert "agent" not in done.stderr
-
-
-def cmdline(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 def test_the_network_goes_away(host: AgentHost) -> None:

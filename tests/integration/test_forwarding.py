@@ -34,6 +34,7 @@ from tests.integration._targets import (
     target,
 )
 from tests.support.asyncserver import AsyncServer, Policy
+from tests.support.beside import alike
 from tests.support.clients import ClientHome
 from tests.support.oddserver import OddServer
 from tests.support.processes import Completed, wait_until
@@ -710,7 +711,7 @@ def test_what_the_escape_shows(pair: Pair, spawn_in_pty: Callable[..., Terminal]
                 text = terminal.read_until(r"127\.0\.0\.1 \(t4.*\n")
             terminal.write("~.")
             terminal.wait()
-            listed = [line for line in text.splitlines() if re.match("  #|The foll", line)]
+            listed = [alike(line) for line in text.splitlines() if re.match("  #|The foll", line)]
             for pattern, general in (
                 (r"port \d+", "port N"),
                 (r"(fd|sock) [-\d/]+", r"\1 N"),

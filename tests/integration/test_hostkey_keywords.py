@@ -16,7 +16,7 @@ from tests.support.beside import Beside
 from tests.support.clients import ClientHome
 from tests.support.sshd import KeyRing, ServerOptions, SshServer, generate_key
 from tests.support.terminals import Terminal
-from tests.support.tools import require_tool
+from tests.support.tools import openssh_release, require_tool
 
 QUESTION = r"\(yes/no/\[fingerprint\]\)\? "
 Login = Callable[..., Beside]
@@ -237,7 +237,9 @@ def test_known_hosts_command_gets_its_words_and_tokens(login: Beside, command: P
     line = f'"{command}" {tokens} "two words" x\\ y %%I ${{HOME}} \'$HOME;>\' %I%H ""'
     log, status, _ = both_run(login, command, f"-oKnownHostsCommand={line}", "server", "true")
     assert status == 255
-    assert log.startswith("<ORDER><127.0.0.1><NONE><NONE><NONE><127.0.0.1><server>")
+    bare = "127.0.0.1"
+    name = bare if openssh_release() < (9, 6) else f"[{bare}]:{login.server.port}"
+    assert log.startswith(f"<ORDER><{name}><NONE><NONE><NONE><{bare}><server>")
     assert f"<HOSTNAME><[127.0.0.1]:{login.server.port}><ssh-ed25519><SHA256:" in log
     words = [f"-oKnownHostsCommand={line}", "-oHostKeyAlias=Nick", "-oFingerprintHash=md5"]
     log, _, _ = both_run(login, command, *words, "server", "true")
@@ -301,10 +303,13 @@ def test_known_hosts_command_that_fails(login: Beside, line: str) -> None:
     assert ("KnownHostsCommand failed" in done.stderr) is runs
 
 
-@pytest.mark.parametrize("word", ["%Z", "%j", "${XSSH_TEST_UNSET}"])
+@pytest.mark.parametrize("word", ["%Z", "%H%j", "${XSSH_TEST_UNSET}"])
 def test_known_hosts_command_with_an_unknown_token(login: Beside, word: str) -> None:
     words = [f"-oKnownHostsCommand=/bin/echo {word}", "server", "echo in"]
     theirs, ours = (login.run(program, *words) for program in ("ssh", "xssh"))
+    if word == "%H%j" and openssh_release() >= (9, 6):  # it is known there
+        assert (theirs.status, ours.status) == (0, 0)
+        return
     assert (theirs.status, ours.status, ours.stdout) == (255, 255, b"")
     assert "KnownHostsCommand" in ours.stderr
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.beside import alike
 from tests.support.tools import require_tool
 from xsshpy.console import LogLevel
 from xsshpy.ssh.hostkey_decisions import (
@@ -360,9 +361,9 @@ def test_changed_key_says_how_to_remove_it(host: Host) -> None:
     case = Case(known=f"[tower.example.net]:2200 {host.public('other')}\n", port=2200, strict="yes")
     theirs, (ours, _settled) = run_ssh(host, case), run_ours(host, case)
     path = host.directory / "known_hosts"
-    assert f'\n  ssh-keygen -f "{path}" -R "[tower.example.net]:2200"\n' in ours.text
+    assert f"\n  ssh-keygen -f '{path}' -R '[tower.example.net]:2200'\n" in ours.text
     if "remove with" in theirs.text:
-        assert ours.text == theirs.text.replace("'", '"')
+        assert ours.text == alike(theirs.text)
     command = ours.text.partition("remove with:\n  ")[2].partition("\n")[0]
     subprocess.run(["sh", "-c", command], check=True, capture_output=True)
     assert path.read_text() == ""

@@ -68,7 +68,7 @@ INTERACTIVE, BULK = 0x48, 0x20
         (["-T"], BULK),
         (["-tt"], INTERACTIVE),
         (["-T", "-oIPQoS=ef"], 0xB8),
-        (["-T", "-oIPQoS=0x03 le"], 0x04),
+        (["-T", "-oIPQoS=cs0 le"], 0x04),
         (["-tt", "-oIPQoS=none lowdelay"], 0),
         (["-T", "-oIPQoS=none"], 0),
         (["-T", "-oTCPKeepAlive=no"], BULK),

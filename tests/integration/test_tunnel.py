@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration._pairs import PROGRAMS, Pair, plain
+from tests.support.beside import alike
 from tests.support.clients import ClientHome
 from tests.support.processes import run, wait_until
 from tests.support.sessions import Session, started
@@ -191,7 +192,7 @@ def test_tunnel_in_the_list_of_connections(
         wait_until(lambda: terminal.is_raw)  # noqa: B023
         terminal.write("\r~#")
         text = terminal.read_until("#0 .*#1 .*\n")
-        shown[program] = text[text.index("#0 tun") :].partition(" fd ")[0]
+        shown[program] = alike(text[text.index("#0 tun") :]).partition(" fd ")[0]
         terminal.write("~.")
         terminal.wait()
     assert shown["xssh"] == shown["ssh"]

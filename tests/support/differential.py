@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from tests.support.beside import alike
 from tests.support.clients import ClientHome
 from tests.support.processes import Completed, run, xssh_command
 from tests.support.sshd import KeyRing, ServerOptions, SshServer, free_port, generate_key
@@ -38,7 +39,7 @@ _FREE_PORTS = ("free", "free2")
 
 def exact(text: str) -> str:
     """Every line; only the remedies below an error are xssh's own."""
-    return re.sub(r"^  try: .*\n", "", text, flags=re.MULTILINE)
+    return alike(re.sub(r"^  try: .*\n", "", text, flags=re.MULTILINE))
 
 
 def usage(text: str) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import functools
 import glob
 import os
+import re
 import shutil
+import subprocess
 
 SYSTEM_PATH = os.pathsep.join(("/usr/sbin", "/sbin", "/usr/local/sbin", "/opt/X11/bin"))
 """Where daemons and XQuartz's programs lie that a user's PATH often leaves out."""
@@ -40,6 +42,16 @@ def find_nss_wrapper() -> str | None:
         for path in sorted(glob.glob(pattern)):
             return path
     return None
+
+
+@functools.cache
+def openssh_release() -> tuple[int, int]:
+    """Return the release of this machine's ssh, as in ``OpenSSH_9.2p1``; zeros for none."""
+    if find_tool("ssh") is None:
+        return (0, 0)
+    said = subprocess.run(["ssh", "-V"], capture_output=True, text=True).stderr
+    found = re.match(r"OpenSSH_(\d+)\.(\d+)", said)
+    return (int(found.group(1)), int(found.group(2))) if found else (0, 0)
 
 
 def in_ci() -> bool:

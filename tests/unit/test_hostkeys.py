@@ -298,7 +298,7 @@ def test_command_that_removes_a_key_is_safe_to_paste() -> None:
     files = KnownHosts(("/k h",), (), parse_known_hosts(
         on_record("tower", OTHER).encode(), "/$(k) h"))  # fmt: skip
     decision = decide_host_key(KEY, files, NAMES, HostKeyPolicy())
-    assert "  ssh-keygen -f '/$(k) h' -R \"tower\"" in said(decision)
+    assert "  ssh-keygen -f '/$(k) h' -R 'tower'" in said(decision)
 
 
 @pytest.mark.parametrize("marked", [KEY, CA])

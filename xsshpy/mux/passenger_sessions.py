@@ -126,8 +126,8 @@ class _Process(RemoteProcess):
             return
         ending = explain_end(error, connection, session.settings, session.where)
         lines = [text for level, text in ending.logged if level <= self._level]
-        if not ending.logged:
-            lines.append(ending.spoken)
+        if ending.spoken:
+            lines.insert(0, ending.spoken)
         for text in lines:
             self.tell(f"{sanitise(text)}\r\n".encode("utf-8", "surrogateescape"))
         self._has_told = True

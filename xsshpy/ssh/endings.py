@@ -6,6 +6,8 @@ is said on stderr whatever the level (clientloop.c, quit_message).
 
 from __future__ import annotations
 
+import os
+
 import asyncssh
 from asyncssh.misc import MACError
 
@@ -17,7 +19,7 @@ from xsshpy.values import dataclass
 
 @dataclass(frozen=True)
 class Ending:
-    """What to say. ``spoken`` goes to stderr at every level, ``logged`` by level."""
+    """What to say. ``spoken`` goes to stderr at every level, ``logged`` after it, by level."""
 
     spoken: str = ""
     logged: tuple[tuple[LogLevel, str], ...] = ()
@@ -44,8 +46,16 @@ def explain_end(
         lines = breach_words(error, connection, where)
         return _logged(*((LogLevel.INFO, line) for line in lines))
     if isinstance(error, OSError):
-        return _logged((LogLevel.FATAL, "client_loop: send disconnect: Broken pipe"))
+        logged = ((LogLevel.FATAL, "client_loop: send disconnect: Broken pipe"),)
+        return Ending(_read_failure(error, settings), logged)
     return Ending(spoken=f"Connection to {name} closed by remote host.")
+
+
+def _read_failure(error: OSError, settings: Settings) -> str:
+    """Return why nothing can be read any more, which ssh forgot to say up to 9.7."""
+    if settings.release < (9, 8) or not error.errno:
+        return ""
+    return f"Read from remote host {settings.hostname}: {os.strerror(error.errno)}"
 
 
 def _logged(*lines: tuple[LogLevel, str]) -> Ending:

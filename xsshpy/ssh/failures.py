@@ -14,6 +14,7 @@ from xsshpy.settings import Settings
 from xsshpy.ssh.auth import methods_to_try
 from xsshpy.ssh.connection import ClientConnection
 from xsshpy.ssh.endings import breach_words
+from xsshpy.ssh.greeting import CLOSED_EARLY, early_words
 
 
 class HandshakeTimeoutError(Exception):
@@ -85,11 +86,9 @@ def explain_failure(
 
 
 _BANNER_WORDS = {
-    "Banner line too long": "kex_exchange_identification: banner line too long",
-    "Version too long": "kex_exchange_identification: banner line too long",
-    "Too many banner lines": "kex_exchange_identification: No SSH version received in first 1024 "
-    "lines from server",
-    "Unsupported SSH version": "Protocol major versions differ: 2 vs. 1",
+    "Banner line too long": "banner line too long",
+    "Version too long": "banner line too long",
+    "Too many banner lines": "No SSH version received in first 1024 lines from server",
 }
 
 
@@ -102,21 +101,17 @@ def _explain_no_banner(
     elif isinstance(error, asyncssh.DisconnectError) and not isinstance(
         error, asyncssh.ConnectionLost
     ):
-        words = f"kex_exchange_identification: {error.reason}"
-        message = (
-            f"{_BANNER_WORDS.get(error.reason, inline(words))}\n"
-            f"banner exchange: Connection to {where}: invalid format"
-        )
+        words = early_words(settings, _BANNER_WORDS.get(error.reason, inline(error.reason)))
+        if error.reason == "Unsupported SSH version":
+            words = "Protocol major versions differ: 2 vs. 1\n"
+        message = f"{words}banner exchange: Connection to {where}: invalid format"
     elif isinstance(error, ConnectionResetError) and not settings.proxy_command:
         message = (
             "kex_exchange_identification: read: Connection reset by peer\n"
             f"Connection reset by {where}"
         )
     else:
-        message = (
-            "kex_exchange_identification: Connection closed by remote host\n"
-            f"Connection closed by {where}"
-        )
+        message = f"{early_words(settings, CLOSED_EARLY)}Connection closed by {where}"
     evidence: tuple[str, ...] = ()
     said = connection.first_words.split(b"\n")[0].decode("utf-8", "replace").strip()
     if said:
@@ -124,6 +119,8 @@ def _explain_no_banner(
     remedy = _server_remedy(settings)
     if said and not settings.proxy_command:
         remedy = f"see that {settings.hostname} port {settings.port} is an SSH server"
+        if said == _PENALTY:
+            remedy = "wait a minute: the server refuses this address after logins that failed"
     return ConnectError(message, evidence=evidence, remedy=remedy, informative=1)
 
 
@@ -155,6 +152,8 @@ _OPEN_FAILURES = {
     asyncssh.OPEN_RESOURCE_SHORTAGE: "resource shortage",
 }
 _SHOWN_WORDS = 78
+_PENALTY = "Not allowed at this time"
+"""OpenSSH's from 9.8 on (PerSourcePenalties)."""
 
 
 def _server_remedy(settings: Settings) -> str:

@@ -49,9 +49,10 @@ async def gather_evidence(
     command = KnownHostsCommand(settings, console, environ)
     entries = known.lookup(names.record_name)
     if command:
-        # As ssh: in this place by the bare name, whatever the port and the alias.
-        occasion = Occasion("ORDER", names.bare_name)
+        # Up to 9.5 ssh takes the bare name in this place, whatever the port and the alias.
+        name = names.record_name if settings.release >= (9, 6) else names.bare_name
+        occasion = Occasion("ORDER", name)
         printed = KnownHosts().with_command_output(await command.read(occasion), occasion.tag)
-        entries += printed.lookup(names.bare_name)
+        entries += printed.lookup(name)
     algorithms = order_host_key_algorithms(settings.host_key_algorithms, entries)
     return Evidence(known, revoked, command, algorithms)

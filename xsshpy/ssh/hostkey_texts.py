@@ -6,8 +6,6 @@ match on these words, so they are not to be improved.
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -27,7 +25,6 @@ NO_OTHER_NAMES: Final = "This key is not known by any other names."
 _NEVER: Final = (1 << 64) - 1
 _MAX_OTHER_NAMES: Final = 8
 _RULE: Final = "@" * 59
-_PLAIN_WORD: Final = r"(?a)[\w@%+=:,./\[\]-]*"
 
 
 @dataclass(frozen=True)
@@ -202,6 +199,5 @@ def _removal_lines(path: str, host: str) -> tuple[Line, ...]:
 
 
 def _quote(word: str) -> str:
-    # Debian's double quotes, but only round what a shell leaves alone inside them: the line is
-    # there to be pasted.
-    return f'"{word}"' if re.fullmatch(_PLAIN_WORD, word) else shlex.quote(word)
+    # As Debian's ssh, which patched this line in, since 9.8: it is there to be pasted.
+    return "'" + word.replace("'", "'\"'\"'") + "'"

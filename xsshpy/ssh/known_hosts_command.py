@@ -28,6 +28,7 @@ DEADLINE: Final = 60.0
 """Seconds that the program may take."""
 
 _TOKENS: Final = frozenset("%CLiklnpdhru")
+_TOKENS_OF_9_6: Final = _TOKENS | {"j"}
 _FAILED: Final = "KnownHostsCommand failed"
 _ESCAPABLE: Final = ("'", '"', "\\")
 
@@ -151,7 +152,8 @@ class KnownHostsCommand:
 
     def _tokens(self, occasion: Occasion) -> dict[str, str]:
         everywhere = connection_tokens(self._settings)
-        tokens = {name: value for name, value in everywhere.items() if name in _TOKENS}
+        known = _TOKENS_OF_9_6 if self._settings.release >= (9, 6) else _TOKENS
+        tokens = {name: value for name, value in everywhere.items() if name in known}
         tokens.update(H=occasion.name, I=occasion.purpose, t="NONE", f="NONE", K="NONE")
         key = occasion.key
         if key is not None:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from xsshpy.console import Console
 from xsshpy.errors import ConnectError
 from xsshpy.settings import Settings, expand_proxy_command
+from xsshpy.ssh.greeting import CLOSED_EARLY, early_words
 from xsshpy.values import dataclass
 
 _GRACE = 2.0
@@ -148,10 +149,9 @@ async def _run_shell(
             shell, "-c", command, stdin=stdin, stdout=stdout
         )
     except OSError as error:
+        early = early_words(settings, CLOSED_EARLY)
         raise ConnectError(
-            f"{shell}: {error.strerror}\n"
-            "kex_exchange_identification: Connection closed by remote host\n"
-            "Connection closed by UNKNOWN port 65535",
+            f"{shell}: {error.strerror}\n{early}Connection closed by UNKNOWN port 65535",
             evidence=(f"xssh: the ProxyCommand for {settings.host} needs a shell",),
             remedy="set SHELL to a shell that exists",
         ) from None
