@@ -10,7 +10,7 @@ from xsshpy.settings import Invocation, Settings
 from xsshpy.ssh.environment import BACKEND_VARIABLE, choose_variables, decide_backend
 from xsshpy.ssh.hostkey_policy import Feature
 from xsshpy.ssh.script import encode_script, loader_command, raw_modes
-from xsshpy.ssh.session import Grants, PtyRequest, SessionPlan, StartAgent, X11Request
+from xsshpy.ssh.session_plan import Grants, PtyRequest, SessionPlan, StartAgent, X11Request
 from xsshpy.streams import STDIN, Streams
 from xsshpy.terminal.tty import read_modes, read_size
 

@@ -15,7 +15,7 @@ from xsshpy.x11_ways import X11Run
 
 if TYPE_CHECKING:
     from xsshpy.ssh.connect import Session
-    from xsshpy.ssh.session import Grants, StartAgent, X11Request
+    from xsshpy.ssh.session_plan import Grants, StartAgent, X11Request
     from xsshpy.x11.agent import AgentForwarding
 
 
@@ -35,7 +35,7 @@ class X11Door:
         request = self._run.x11_request()
         if request is None:
             return None
-        from xsshpy.ssh.session import X11Request
+        from xsshpy.ssh.session_plan import X11Request
 
         return X11Request(request.name, self._cookie, request.screen)
 

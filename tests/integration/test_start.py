@@ -133,8 +133,8 @@ def test_answers_without_a_connection(
 @pytest.mark.parametrize(
     ("words", "most"),
     [
-        (["-x", "server", "true"], (146, 219)),
-        (["-x", "--stats", "--x11=off", "server", "true"], (146, 219)),
+        (["-x", "server", "true"], (146, 220)),
+        (["-x", "--stats", "--x11=off", "server", "true"], (146, 220)),
     ],
 )
 def test_a_connection_without_x11(
@@ -144,7 +144,7 @@ def test_a_connection_without_x11(
     check(loader.load(*loader.home.arguments, *words), most, NEVER)
 
 
-@pytest.mark.parametrize(("way", "most"), [("native", (152, 232)), ("agent", (162, 252))])
+@pytest.mark.parametrize(("way", "most"), [("native", (152, 233)), ("agent", (162, 253))])
 def test_a_connection_with_x11(
     way: str,
     most: tuple[int, int],

@@ -7,7 +7,13 @@ from dataclasses import replace
 import pytest
 
 from xsshpy.ssh.environment import login_shell_command, wrap_command
-from xsshpy.ssh.session import Grants, SessionPlan, decide_program
+from xsshpy.ssh.session_plan import (
+    Grants,
+    SessionPlan,
+    X11Request,
+    decide_program,
+    depends_on_grants,
+)
 
 GRANTED = Grants(x11=True, backend_accepted=False)
 SHOWN = SessionPlan(command="plot it", backend="TkAgg")
@@ -48,3 +54,32 @@ def test_a_login_shell_with_a_display_is_a_command() -> None:
 def test_a_subsystem_is_named_alone(grants: Grants) -> None:
     plan = replace(SHOWN, command="sftp", subsystem=True)
     assert decide_program(plan, grants) == (b"subsystem", "sftp")
+
+
+def test_a_display_of_the_agents_is_set_with_the_backend() -> None:
+    display = {"DISPLAY": "localhost:10.0", "XAUTHORITY": "/home/u/.x"}
+    grants = Grants(x11=False, backend_accepted=False, display=display)
+    words = wrap_command("plot it", {**display, "MPLBACKEND": "TkAgg"})
+    assert decide_program(SHOWN, grants) == (b"exec", words)
+
+
+ASKING = replace(SHOWN, x11=X11Request(b"MIT-MAGIC-COOKIE-1", b"c" * 16))
+
+
+@pytest.mark.parametrize(
+    ("plan", "waits"),
+    [
+        (ASKING, True),
+        (replace(ASKING, command=""), True),
+        (SHOWN, False),
+        (replace(ASKING, backend=None), False),
+        (replace(ASKING, subsystem=True), False),
+        (replace(ASKING, settles_environment=True), False),
+        (replace(ASKING, is_forced=lambda: True), False),
+        (replace(ASKING, command="git-upload-pack r"), False),
+    ],
+)
+def test_only_a_command_whose_words_depend_on_the_answers_waits_for_them(
+    plan: SessionPlan, waits: bool
+) -> None:
+    assert depends_on_grants(plan) is waits

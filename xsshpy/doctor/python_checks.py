@@ -137,7 +137,7 @@ class PythonSide:
         return value if isinstance(value, str) else ""
 
     async def _look_at_python(self) -> Opinion:
-        from xsshpy.ssh.session import SessionPlan
+        from xsshpy.ssh.session_plan import SessionPlan
 
         program = read_program(self.server.host.invocation.command)
         interpreter = self._program_interpreter
@@ -421,7 +421,8 @@ class PythonSide:
         """Return how a stream of bytes came from there."""
         from xsshpy.console import Console
         from xsshpy.ssh.capture import TimedProcess
-        from xsshpy.ssh.session import SessionPlan, start_process
+        from xsshpy.ssh.session import start_process
+        from xsshpy.ssh.session_plan import SessionPlan
 
         session = self.server.host.session
         assert session is not None

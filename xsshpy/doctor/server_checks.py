@@ -23,7 +23,7 @@ from xsshpy.x11_ways import Way, choose_way
 
 if TYPE_CHECKING:
     from xsshpy.ssh.capture import Captured
-    from xsshpy.ssh.session import SessionPlan
+    from xsshpy.ssh.session_plan import SessionPlan
 
 _Result = TypeVar("_Result")
 
@@ -135,7 +135,7 @@ class ServerSide:
         )
 
     async def _look_at_commands(self) -> Opinion:
-        from xsshpy.ssh.session import SessionPlan
+        from xsshpy.ssh.session_plan import SessionPlan
 
         assert self.host.session is not None
         nonce = secrets.token_hex(8)
@@ -176,13 +176,8 @@ class ServerSide:
         its own runs that once, and not again for this.
         """
         from xsshpy.ssh.capture import capture
-        from xsshpy.ssh.session import (
-            PTY_REQUEST,
-            ChannelRefusedError,
-            PtyRequest,
-            RequestRefusedError,
-            SessionPlan,
-        )
+        from xsshpy.ssh.session import PTY_REQUEST, ChannelRefusedError, RequestRefusedError
+        from xsshpy.ssh.session_plan import PtyRequest, SessionPlan
         from xsshpy.terminal.tty import TerminalSize
 
         session, settings = self.host.session, self.host.settings

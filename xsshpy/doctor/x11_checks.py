@@ -21,7 +21,7 @@ from xsshpy.x11_ways import Way, X11Run, is_spoken_over, opens_no_session, prepa
 
 if TYPE_CHECKING:
     from xsshpy.settings import Settings
-    from xsshpy.ssh.session import SessionPlan, X11Request
+    from xsshpy.ssh.session_plan import SessionPlan, X11Request
     from xsshpy.x11.agent import AgentChannel, AgentReceiver
 
 XAUTH_DEADLINE = 40.0
@@ -176,7 +176,7 @@ class X11Side:
         return "xssh -v shows what the remote Python said"
 
     async def _look_at_native(self) -> Opinion:
-        from xsshpy.ssh.session import SessionPlan
+        from xsshpy.ssh.session_plan import SessionPlan
 
         assert self.forwarding is not None
         request = self.forwarding.x11_request()
@@ -360,7 +360,7 @@ class X11Side:
 
     def plan(self, command: str, backend: str | None = None) -> SessionPlan:
         """Return the plan of a command that has the display a session would have."""
-        from xsshpy.ssh.session import SessionPlan
+        from xsshpy.ssh.session_plan import SessionPlan
 
         request: X11Request | None = None
         if not self.variables and self.forwarding is not None:

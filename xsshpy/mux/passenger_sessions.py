@@ -42,12 +42,11 @@ from xsshpy.ssh.hostkey_policy import Feature
 from xsshpy.ssh.session import (
     PTY_REQUEST,
     ChannelRefusedError,
-    PtyRequest,
     RemoteProcess,
     RequestRefusedError,
-    SessionPlan,
     start_process,
 )
+from xsshpy.ssh.session_plan import PtyRequest, SessionPlan
 from xsshpy.ssh.stdio_forward import StdioSession, open_stdio_channel
 from xsshpy.terminal.streams import InputPump
 from xsshpy.terminal.tty import read_modes, read_size

@@ -17,7 +17,8 @@ from xsshpy.doctor.probes import (
 from xsshpy.errors import SessionError
 from xsshpy.setup.facts import PythonFacts, ServerFacts, read_python, read_server, read_sshd
 from xsshpy.ssh.capture import capture
-from xsshpy.ssh.session import ChannelRefusedError, SessionPlan, X11Request
+from xsshpy.ssh.session import ChannelRefusedError
+from xsshpy.ssh.session_plan import SessionPlan, X11Request
 from xsshpy.values import replace
 from xsshpy.x11.refusal import find_reason
 

@@ -21,7 +21,8 @@ from xsshpy.doctor.probes import Answers, read_answers
 from xsshpy.errors import SessionError
 from xsshpy.ssh.capture import CapturedProcess
 from xsshpy.ssh.connection import ClientConnection
-from xsshpy.ssh.session import PtyRequest, SessionPlan, start_process
+from xsshpy.ssh.session import start_process
+from xsshpy.ssh.session_plan import PtyRequest, SessionPlan
 from xsshpy.terminal.tty import TerminalSize
 from xsshpy.values import dataclass
 

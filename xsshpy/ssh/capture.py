@@ -8,7 +8,8 @@ from asyncssh.constants import EXTENDED_DATA_STDERR
 
 from xsshpy.console import Console
 from xsshpy.ssh.connection import ClientConnection
-from xsshpy.ssh.session import Grants, RemoteProcess, SessionPlan, start_process
+from xsshpy.ssh.session import RemoteProcess, start_process
+from xsshpy.ssh.session_plan import Grants, SessionPlan
 from xsshpy.values import dataclass
 
 LIMIT = 1 << 20
