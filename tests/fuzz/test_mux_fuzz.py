@@ -85,7 +85,7 @@ def test_frames_do_not_depend_on_the_cuts(
     assert read([stream]) == read([stream[start:end] for start, end in itertools.pairwise(edges)])
 
 
-def read(pieces: list[bytes]) -> tuple[list[bytes], bool, bool]:
+def read(pieces: list[bytes]) -> tuple[list[bytes], int]:
     reader, found = FrameReader(), []
     for piece in pieces:
         reader.receive_data(piece)
@@ -94,5 +94,5 @@ def read(pieces: list[bytes]) -> tuple[list[bytes], bool, bool]:
                 assert len(frame) <= MAX_FRAME
                 found.append(frame)
         except MuxProtocolError:
-            return found, True, True
-    return found, False, reader.is_inside()
+            return found, -1
+    return found, reader.missing()

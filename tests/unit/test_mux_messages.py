@@ -195,7 +195,7 @@ def test_frames_come_out_however_they_are_cut() -> None:
             while (frame := reader.next_frame()) is not None:
                 found.append(frame)
         assert [decode_request(frame) for frame in found] == [message for message, _ in REQUESTS]
-        assert not reader.is_inside()
+        assert reader.missing() == 4
 
 
 def test_a_frame_that_is_too_long_is_refused_at_its_length() -> None:
@@ -209,18 +209,6 @@ def test_a_frame_that_is_too_long_is_refused_at_its_length() -> None:
     reader = FrameReader()
     reader.receive_data(words(MAX_FRAME))
     assert reader.next_frame() is None
-
-
-def test_the_bytes_of_descriptors_and_the_rest() -> None:
-    reader = FrameReader()
-    reader.receive_data(encode(Ok(1)) + b"\0\0")
-    assert reader.next_frame() is not None
-    assert reader.take_raw(3) is None
-    reader.receive_data(b"\0" + encode(Ok(2))[:5])
-    assert reader.take_raw(3) == b"\0\0\0"
-    assert reader.is_inside()
-    assert reader.take_rest() == encode(Ok(2))[:5]
-    assert not reader.is_inside()
 
 
 def test_who_reads_what_is_missing_reads_no_byte_too_many() -> None:

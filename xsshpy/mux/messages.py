@@ -442,7 +442,7 @@ class FrameReader:
     """Cuts what arrives into frames. One that failed stays failed.
 
     Between frames there may be single bytes that descriptors came with, and in proxy mode
-    something else altogether: :meth:`take_raw` and :meth:`take_rest`.
+    something else altogether: who reads no more than :meth:`missing` says leaves them alone.
     """
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
@@ -471,7 +471,7 @@ class FrameReader:
         return frame
 
     def missing(self) -> int:
-        """Return how many bytes the next frame lacks: who reads no more than that reads exactly.
+        """Return how many bytes the next frame lacks, as far as is known by now.
 
         Raises MuxProtocolError as :meth:`next_frame` does.
         """
@@ -481,21 +481,3 @@ class FrameReader:
         if length > self._limit:
             raise MuxProtocolError(f"a message of {length} bytes is too long")
         return max(0, _SIZE + length - len(self._buffer))
-
-    def take_raw(self, count: int) -> bytes | None:
-        """Return ``count`` bytes that belong to no frame, or None until they have arrived."""
-        if len(self._buffer) < count:
-            return None
-        raw = bytes(self._buffer[:count])
-        del self._buffer[:count]
-        return raw
-
-    def take_rest(self) -> bytes:
-        """Return everything that is no frame yet."""
-        rest = bytes(self._buffer)
-        self._buffer.clear()
-        return rest
-
-    def is_inside(self) -> bool:
-        """Say whether a frame has begun and not ended: an end here is one too early."""
-        return bool(self._buffer)
