@@ -79,6 +79,16 @@ def release_streams(descriptors: Iterable[int]) -> None:
     os.close(null)
 
 
+def leave_folder(paths: Iterable[str]) -> None:
+    """Stand in nobody's way who removes or unmounts the folder in which the run began.
+
+    ``paths`` are those that may be opened yet: as long as one of them is relative, we stay. The
+    words that ssh_config(5) has in place of an agent's path are none.
+    """
+    if all(os.path.isabs(path) or path in ("", "yes", "none", "SSH_AUTH_SOCK") for path in paths):
+        os.chdir("/")
+
+
 class Parting(NamedTuple):
     """What :func:`start_in_background` came to.
 

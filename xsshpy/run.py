@@ -18,7 +18,12 @@ from collections.abc import Callable, Mapping
 from socket import socket
 from typing import TYPE_CHECKING
 
-from xsshpy.background import Background, release_streams, start_in_background
+from xsshpy.background import (
+    Background,
+    leave_folder,
+    release_streams,
+    start_in_background,
+)
 from xsshpy.commandline import CommandLine, run_local_command
 from xsshpy.conclusion import conclude, explain_early_end
 from xsshpy.console import Console, LogLevel
@@ -38,7 +43,7 @@ from xsshpy.settings import TUNNEL_INTERFACE, Invocation, Settings
 from xsshpy.ssh.resolve import resolve_settings
 from xsshpy.streams import STDERR, STDIN, STDOUT, Streams
 from xsshpy.values import dataclass, replace
-from xsshpy.x11_ways import X11Run, prepare_x11, usable_x11
+from xsshpy.x11_ways import HeldNotices, X11Run, prepare_x11, usable_x11
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -47,6 +52,7 @@ if TYPE_CHECKING:
     from xsshpy.ssh.connect import Session
     from xsshpy.ssh.forward import Forwarder
     from xsshpy.ssh.session import RemoteProcess
+    from xsshpy.ssh.session_plan import SessionPlan
     from xsshpy.ssh.transport import Transport
 
 _LATER = (
@@ -147,7 +153,7 @@ async def _tell_story(task: _Task, console: Console) -> int:
     loading = loop.run_in_executor(None, importlib.import_module, "xsshpy.ssh.connect")
     settings = await _settle_settings(task, console)
     async with contextlib.AsyncExitStack() as stack:
-        notices = _HeldNotices(console)
+        notices = HeldNotices(console)
         x11 = asyncio.create_task(
             prepare_x11(task.invocation, settings, task.environ, console, notices.take)
         )
@@ -294,29 +300,6 @@ async def _settle_settings(task: _Task, console: Console) -> Settings:
     return settings
 
 
-class _HeldNotices:
-    """Lines about X11 wait for the login: they must not stand between its questions, nor after
-    them where there is no session in the end."""
-
-    def __init__(self, console: Console) -> None:
-        self._show: Callable[[str], None] = console.notice
-        self._held: list[str] | None = []
-
-    def take(self, line: str) -> None:
-        """Show a line, or keep it."""
-        if self._held is None:
-            self._show(line)
-        else:
-            self._held.append(line)
-
-    def release(self, show: Callable[[str], None] | None = None) -> None:
-        """Show what was kept, and what comes from now on; ``show`` takes it from the console."""
-        held, self._held = self._held or [], None
-        self._show = show or self._show
-        for line in held:
-            self._show(line)
-
-
 async def _close_x11(x11: asyncio.Task[X11Run | None]) -> None:
     x11.cancel()
     opened = (await asyncio.gather(x11, return_exceptions=True))[0]
@@ -412,23 +395,14 @@ async def _end_with_master(run: _Run, attendance: Attendance) -> None:
 
 
 async def _run_session(run: _Run, x11: X11Run | None) -> int:
-    from xsshpy.plan import plan_session, script_preamble
+    from xsshpy.plan import script_preamble
     from xsshpy.ssh.session import ConnectionEndedError, RemoteProcess, start_process
 
     invocation, script = run.task.invocation, run.task.script
     settings, console, session = run.settings, run.console, run.session
     streams, _ = find_streams(invocation, settings)
     forwarding = await usable_x11(x11, session, console)
-    plan = plan_session(
-        invocation,
-        settings,
-        run.task.environ,
-        streams,
-        forwarding.x11_request() if forwarding is not None else None,
-        forwarding.agent_starter(session, settings) if forwarding is not None else None,
-        disabled=session.disabled,
-        is_forced=session.login.is_command_forced,
-    )
+    plan = _plan(run, streams, forwarding)
     session.become_interactive(streams.pty or forwarding is not None)
     process = RemoteProcess(console, stdout=STDOUT, stderr=STDERR)
     await _confirm_forwards(run)  # before the command runs: it may rely on them
@@ -466,6 +440,22 @@ async def _run_session(run: _Run, x11: X11Run | None) -> int:
     return conclude(run.session, process, attendance, streams, run.started)
 
 
+def _plan(run: _Run, streams: Streams, forwarding: X11Run | None) -> SessionPlan:
+    from xsshpy.plan import plan_session
+
+    session, settings = run.session, run.settings
+    return plan_session(
+        run.task.invocation,
+        settings,
+        run.task.environ,
+        streams,
+        forwarding.x11_request() if forwarding is not None else None,
+        forwarding.agent_starter(session, settings) if forwarding is not None else None,
+        disabled=session.disabled,
+        is_forced=session.login.is_command_forced,
+    )
+
+
 def _attendance(run: _Run, process: RemoteProcess, streams: Streams) -> Attendance:
     settings, console, forwarder = run.settings, run.console, run.forwarder
     command_line = CommandLine(settings, console, forwarder, run.task.environ)
@@ -498,14 +488,10 @@ def _detach(run: _Run, *, has_session: bool) -> None:
         stderr=not has_session and quiet,
     )
     if read_control(run.settings.keywords).is_automatic:
-        _leave_folder(run.settings)
-
-
-def _leave_folder(settings: Settings) -> None:
-    """Stand in nobody's way who removes or unmounts the folder in which the run began."""
-    files = (*settings.user_known_hosts_files, settings.forward_agent, settings.identity_agent)
-    if all(os.path.isabs(path) or path in ("", "yes", "none", "SSH_AUTH_SOCK") for path in files):
-        os.chdir("/")
+        settings = run.settings
+        leave_folder(
+            (*settings.user_known_hosts_files, settings.forward_agent, settings.identity_agent)
+        )
 
 
 def _silence(run: _Run) -> bool:

@@ -20,7 +20,7 @@ from xsshpy.values import dataclass, field
 
 if TYPE_CHECKING:
     from xsshpy.ssh.connect import Session
-    from xsshpy.ssh.session import Grants, StartAgent, X11Request
+    from xsshpy.ssh.session_plan import Grants, StartAgent, X11Request
     from xsshpy.x11.agent import AgentError, AgentForwarding
     from xsshpy.x11.local import LocalDisplay
     from xsshpy.x11.native import NativeForwarding
@@ -91,7 +91,7 @@ class X11Run:
         """Return what is asked of the server for the native way."""
         if self.native is None:
             return None
-        from xsshpy.ssh.session import X11Request
+        from xsshpy.ssh.session_plan import X11Request
         from xsshpy.x11.authority import COOKIE_PROTOCOL
 
         return X11Request(COOKIE_PROTOCOL, self.native.cookie, self.local.screen)
@@ -206,6 +206,30 @@ class X11Run:
         if self.failure is not None:
             line += f" (nor by xssh's agent: {self.failure.reason})"
         return line
+
+
+class HeldNotices:
+    """Lines about X11 wait for the login: they must not stand between its questions, nor after
+    them where there is no session in the end.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._show: Callable[[str], None] = console.notice
+        self._held: list[str] | None = []
+
+    def take(self, line: str) -> None:
+        """Show a line, or keep it."""
+        if self._held is None:
+            self._show(line)
+        else:
+            self._held.append(line)
+
+    def release(self, show: Callable[[str], None] | None = None) -> None:
+        """Show what was kept, and what comes from now on; ``show`` takes it from the console."""
+        held, self._held = self._held or [], None
+        self._show = show or self._show
+        for line in held:
+            self._show(line)
 
 
 async def usable_x11(x11: X11Run | None, session: Session, console: Console) -> X11Run | None:
