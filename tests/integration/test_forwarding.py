@@ -744,7 +744,8 @@ def test_close_leaves_nothing(pair: Pair) -> None:
         before = asyncio.all_tasks()
         session = await connect(settings, invocation, console, pair.environment)
         forwarder = Forwarder(session.connection, settings, console)
-        assert await forwarder.open_all(parse_forwards(settings.keywords))
+        assert await forwarder.start(parse_forwards(settings.keywords))
+        assert await forwarder.confirm()
         loop = asyncio.get_running_loop()
         callers = []
         for place in (here, there, local, remote):

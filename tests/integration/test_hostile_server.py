@@ -213,6 +213,16 @@ def test_other_packets_and_none(hostile: Hostile) -> None:
     assert not hostile.find_faults(rows)
 
 
+@pytest.mark.parametrize("port", [b"", b"\0\0", UInt32(0), UInt32(65536)])
+def test_a_port_that_there_is_not(hostile: Hostile, port: bytes) -> None:
+    def change(server: OddServer) -> None:
+        server.granted_port = port
+
+    done = hostile.run(change, "-R0:localhost:9", "-oExitOnForwardFailure=yes")
+    assert not find_fault(done, ENDS)
+    assert "remote forward to localhost:9" in done.stderr
+
+
 @pytest.mark.parametrize("program", ["ssh", "xssh"])
 @pytest.mark.parametrize(("kind", "name"), [("x11", "X11"), ("auth-agent@openssh.com", "agent")])
 def test_who_wants_what_it_was_not_offered_is_named(

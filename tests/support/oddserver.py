@@ -107,6 +107,12 @@ class _OddConnection(asyncssh.SSHServerConnection):
         if pkttype in self.server.raw_after and self._transport is not None:
             self._transport.write(self.server.raw_after[pkttype])
 
+    def _process_tcpip_forward_global_request(self, packet: Any) -> None:
+        if self.server.granted_port is None:
+            super()._process_tcpip_forward_global_request(packet)
+        else:
+            self._report_global_response(self.server.granted_port or True)
+
     def create_server_channel(self, *args: Any, **options: Any) -> SSHServerChannel[bytes]:
         channel = super().create_server_channel(*args, **options)
         channel.__class__ = _CuttingChannel
@@ -157,7 +163,8 @@ class OddServer(AsyncServer):
     packets hold instead, ``raw_after``: bytes that follow them outside of any packet.
     ``cut_at``: the channel request at which it drops the connection. ``on_session`` and
     ``on_jump``: what it does before it answers a command or a jump. ``stalls_jumps``: a jump is
-    never answered. ``forges_signatures``: its host key signs the wrong thing.
+    never answered. ``forges_signatures``: its host key signs the wrong thing. ``granted_port``:
+    what follows the yes to whoever asks it to listen on a port.
     """
 
     def __init__(self, host_key: Path, client_key: Path) -> None:
@@ -169,6 +176,7 @@ class OddServer(AsyncServer):
         self.asks_for_password = False
         self.stalls_jumps = False
         self.forges_signatures = False
+        self.granted_port: bytes | None = None
         self.on_session: Hook | None = None
         self.on_jump: Hook | None = None
         super().__init__(Policy(), host_key, client_key)

@@ -249,8 +249,6 @@ class FrameWriter:
 
     def __init__(self, clock: Callable[[], float], level: int = LEVEL) -> None:
         self.choice = Choice()
-        self.raw_bytes = 0
-        """What the frames took before compression, with their headers, so far."""
         self.wire_bytes = 0
         """What the blocks take on the wire, with their headers, so far."""
         self._clock = clock
@@ -293,7 +291,6 @@ class FrameWriter:
         link_rate: Optional[float],
         written: List[Buffer],
     ) -> None:
-        self.raw_bytes += size
         if self.choice.decide(size, link_rate) is BlockKind.PLAIN:
             written.append(_BLOCK.pack(BlockKind.PLAIN, size))
             written.extend(pieces)

@@ -97,7 +97,6 @@ class PythonFacts:
     tk: str = ""
     tk_error: str = ""
     tcl_error: str = ""
-    has_qt: bool = False
     backend: str = ""
     decider: str = ""
 
@@ -259,7 +258,6 @@ def read_python(interpreter: str, said: Mapping[str, object] | None) -> PythonFa
         tk=text("tk"),
         tk_error=text("tk_error"),
         tcl_error=text("tcl_error"),
-        has_qt=bool(said.get("qt")),
         backend=text("backend"),
         decider=text("backend_from"),
     )

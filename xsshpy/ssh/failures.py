@@ -68,12 +68,10 @@ def explain_failure(
             informative=1,
             remedy=_server_remedy(settings),
         )
-    if isinstance(error, ConnectionResetError) and address:
-        message, remedy = f"Connection reset by {where}", _server_remedy(settings)
-        return ConnectError(message, remedy=remedy, informative=1)
-    if isinstance(error, (asyncssh.ConnectionLost, ConnectionError, OSError)):
-        message, remedy = f"Connection closed by {where}", _server_remedy(settings)
-        return ConnectError(message, remedy=remedy, informative=1)
+    if isinstance(error, (asyncssh.ConnectionLost, OSError)):
+        was_reset = isinstance(error, ConnectionResetError) and bool(address)
+        message = f"Connection {'reset' if was_reset else 'closed'} by {where}"
+        return ConnectError(message, remedy=_server_remedy(settings), informative=1)
     if isinstance(error, (PacketDecodeError, UnicodeError)):
         words = f"ssh_dispatch_run_fatal: Connection to {where}: invalid format"
         return ConnectError(words, remedy=doctor, informative=1)

@@ -66,17 +66,10 @@ class Forwarder:
 
     # -- what the story calls --
 
-    async def open_all(self, forwards: Sequence[Forward]) -> bool:
-        """Listen here, and ask the server to listen; return whether all of it worked.
-
-        What failed has been said. With ExitOnForwardFailure False means: end the run.
-        """
-        return await self.start(forwards) and await self.confirm()
-
     async def start(self, forwards: Sequence[Forward], tunnel: TunnelRequest | None = None) -> bool:
         """Listen here and send the requests to the server, without waiting for its answers.
 
-        With a ``tunnel`` its device is opened too.
+        With a ``tunnel`` its device is opened too. What failed has been said.
 
         Returns False only where ExitOnForwardFailure ends the run; :meth:`confirm` tells the rest.
         """

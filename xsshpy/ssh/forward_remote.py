@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import asyncssh
 from asyncssh.constants import MSG_REQUEST_SUCCESS
-from asyncssh.packet import SSHPacket, String, UInt32
+from asyncssh.packet import PacketDecodeError, SSHPacket, String, UInt32
 
 from xsshpy.console import Console
 from xsshpy.ssh.connection import ClientConnection, OpenedChannel
@@ -135,7 +135,10 @@ class RemoteForwards:
         """Take the port that the server chose, and tell; 0 if it makes no sense."""
         assert isinstance(forward.listen, TcpEndpoint)
         host, target_port = describe_target(forward.target)
-        port = packet.get_uint32()
+        try:
+            port = packet.get_uint32()
+        except PacketDecodeError:
+            port = 0  # it said yes, and named none
         if not 0 < port <= 65535:
             self._console.error(
                 f"Invalid allocated port {port} for remote forward to {host}:{target_port}"
