@@ -21,6 +21,9 @@ FindX11 = Callable[[Callable[[str], None]], Awaitable[X11Run | None]]
 
 Tell = Callable[[str], None]
 
+MOST_HELD = 64
+"""Most lines that wait for somebody to come whom they concern; later ones are lost."""
+
 
 class SharedX11:
     """X11 for every session of a connection: one display, proved once, one agent.
@@ -102,7 +105,7 @@ class SharedX11:
     def say(self, line: str) -> None:
         """Say something of the display to all whom it concerns, or to the first who comes."""
         concerned = self._waiting or self._inside
-        if not concerned:
+        if not concerned and len(self._held) < MOST_HELD:
             self._held.append(line)
         for tell in list(concerned):
             tell(line)

@@ -22,7 +22,14 @@ async def carry_proxy(context: MasterContext, link: Link) -> None:
     connection = context.session.connection
     takes_more = asyncio.Event()
     takes_more.set()
-    connection.watch_writing(lambda full: takes_more.clear() if full else takes_more.set())
+
+    def hold(full: bool) -> None:
+        if full:
+            takes_more.clear()
+        else:
+            takes_more.set()
+
+    connection.watch_writing(hold)
     link.most_waiting = MOST_WAITING
     proxy = ChannelProxy(connection, context.forwarder, link.post_bytes, link.break_off)
     try:
@@ -32,5 +39,6 @@ async def carry_proxy(context: MasterContext, link: Link) -> None:
     except ProxyError as error:
         raise MuxProtocolError(f"proxy: {error}") from None
     finally:
+        connection.unwatch_writing(hold)
         if not connection.is_closed():
             proxy.close()

@@ -93,7 +93,8 @@ class ClientTraffic:
 
     def _take_from_server(self, client: Client, data: bytes, credited: bool = True) -> None:
         assert client.conversation is not None
-        self._converse(client, client.conversation.receive_from_server, data)
+        if not client.close_sent:  # else nobody hears it, and what it knew is given up
+            self._converse(client, client.conversation.receive_from_server, data)
         if credited:
             client.uncredited += len(data)
             self._credit(client)

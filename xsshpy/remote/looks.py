@@ -15,7 +15,7 @@ GetInputFocus, GetProperty), §10 (events' causes).
 
 import struct
 from enum import IntEnum
-from typing import Dict, List, NamedTuple, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional
 
 from .xmessages import ProtocolError
 
@@ -36,6 +36,9 @@ class Subject(IntEnum):
     CHILDREN = 1
     FRAME = 2
     PROPERTY = 3
+
+
+OF_ONE_WINDOW = frozenset((Subject.FRAME, Subject.PROPERTY))
 
 
 class Thing(NamedTuple):
@@ -145,6 +148,12 @@ class Looks:
         self._changing.pop(thing, None)
         self._unused.pop(thing, None)
         self.wanted.pop(thing, None)
+
+    def drop_windows(self, are_gone: Callable[[int], bool]) -> None:
+        """Windows are no more, nor what they had; ``are_gone`` tells which."""
+        for thing in list(self._numbers):
+            if thing.subject in OF_ONE_WINDOW and are_gone(thing.window):
+                self.drop(thing)
 
     def _want(self, thing: Thing) -> None:
         unused = self._unused.get(thing, 0)

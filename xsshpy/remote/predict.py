@@ -98,7 +98,8 @@ class Predictor:
         self._fallible_sequence = 0
         self._conclusions = Conclusions(self._order, self.follower.windows, self.resources)
         self._surroundings = Surroundings(facts, self.resources)
-        self._properties = OwnProperties(facts, self.resources, self._surroundings.touch)
+        self._properties = OwnProperties(facts, self.resources, self._surroundings)
+        self.resources.when_removed = self._properties.drop
         self._render = self.follower.render.handlers
         self._last = 0
         self.focus_sequence = 0

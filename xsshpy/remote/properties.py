@@ -21,6 +21,7 @@ from .facts import ServerFacts
 from .looks import Subject, Thing
 from .resources import PROPERTY_MASK, OwnProperty, Resources, Window
 from .roots import Property, build_property_answer
+from .surroundings import Surroundings
 from .xmessages import Request, build_reply, pad_length
 from .xrequests import INTERN_ATOM
 
@@ -43,10 +44,10 @@ class OwnProperties:
     """The properties of one client's windows; they lie with the windows in ``resources``."""
 
     def __init__(
-        self, facts: ServerFacts, resources: Resources, touch: Callable[[Thing, int], None]
+        self, facts: ServerFacts, resources: Resources, surroundings: Surroundings
     ) -> None:
         self._facts = facts
-        self._touch = touch
+        self._surroundings = surroundings
         self._looked_at = [_build_query(facts.order.value, name) for name in LOOKED_AT]
         self._resources = resources
         self._order = facts.order.value
@@ -94,6 +95,11 @@ class OwnProperties:
             window.properties.pop(atom, None)
             self._note(window, atom, False)
 
+    def drop(self, window_id: int) -> None:
+        """A window is no more: nobody is to look at its properties."""
+        for atom in self._find_looked_at():
+            self._surroundings.forget_property(window_id, atom)
+
     def take_event(self, sequence: int, window_id: int, atom: int) -> bool:
         """Take note of a PropertyNotify; tell whether it is of a change that is known here."""
         window = self._resources.windows.get(window_id)
@@ -119,7 +125,7 @@ class OwnProperties:
     def _change(self, window: Window, atom: int, sequence: int) -> None:
         """Take note that the client is changing a property."""
         if window.event_mask & PROPERTY_MASK and atom in self._find_looked_at():
-            self._touch(Thing(Subject.PROPERTY, window.identifier, atom), sequence)
+            self._surroundings.touch(Thing(Subject.PROPERTY, window.identifier, atom), sequence)
 
     @staticmethod
     def _note(window: Window, atom: int, by_others: bool) -> None:

@@ -13,7 +13,7 @@ Follows the X Window System Protocol, version 11, §9 (CreateWindow to FreeGC), 
 """
 
 from collections import deque
-from typing import Deque, Dict, List, Mapping, Optional, Set, Tuple
+from typing import Callable, Deque, Dict, List, Mapping, Optional, Set, Tuple
 
 from .roots import Property
 
@@ -309,6 +309,8 @@ class Resources:
         self.unfollowed: Dict[int, Mapping[int, object]] = {}
         """By id, the kind of what nobody follows: where those would be kept that somebody does."""
         self._given: Set[int] = set()
+        self.when_removed: "Callable[[int], None]" = lambda identifier: None
+        """Is told of each window that is no more."""
         self.epoch = 0
         """Counts what might have drawn on anything."""
         self.is_watched = False
@@ -368,6 +370,7 @@ class Resources:
         for each in window.family(RESOURCE_LIMIT) or ():
             if self.windows.pop(each.identifier, None) is not None:
                 self.release(each.identifier)
+                self.when_removed(each.identifier)
 
     def move_window(self, window: Window, parent: Optional[Window]) -> None:
         """Give a window another parent."""

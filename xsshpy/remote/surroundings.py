@@ -171,14 +171,20 @@ class Surroundings:
             self._looks.drop(Thing(Subject.FRAME, window))
             self.touched.pop(Thing(Subject.FRAME, window), None)
 
+    def forget_property(self, window: int, atom: int) -> None:
+        """A window is no more: the next one of its id has other properties."""
+        thing = Thing(Subject.PROPERTY, window, atom)
+        self._looks.drop(thing)
+        self.touched.pop(thing, None)
+
     def _renew_children(self) -> None:
         for root in self._facts.screens:
             self._looks.renew(Thing(Subject.CHILDREN, root))
 
     def close(self) -> None:
-        """The client is gone."""
-        for window in list(self._frames):
-            self._drop_frame(window)
+        """The client is gone, and its windows with it: their ids are the next client's."""
+        self._frames.clear()
+        self._looks.drop_windows(self._resources.is_own)
 
     # -- answers --
 

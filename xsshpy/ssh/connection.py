@@ -403,6 +403,10 @@ class ClientConnection(ObservedConnection):
             self._transport.set_write_buffer_limits(CONGESTED)
         self._writing_watchers.append(watcher)
 
+    def unwatch_writing(self, watcher: Callable[[bool], None]) -> None:
+        """Call a watcher no more."""
+        self._writing_watchers.remove(watcher)
+
     def pause_writing(self) -> None:
         """The transport is full."""
         super().pause_writing()

@@ -32,6 +32,7 @@ from xsshpy.x11.agent_start import (
     brief_command,
 )
 from xsshpy.x11.local import LocalDisplay
+from xsshpy.x11.statistics import keep_counters
 
 HELLO_DEADLINE = 15.0
 """How long the remote shell may take until a Python speaks, on a host that ran the agent before
@@ -147,7 +148,7 @@ class AgentForwarding:
     ) -> None:
         self.local = local
         self.counts: list[tuple[int, Mapping[str, int]]] = []
-        """For each client that is gone, its number and its counters by name."""
+        """For each client that is gone, its number and the counters that are shown."""
         self._debug = debug
         self._nonce = secrets.token_hex(8)
         self._stages = StageReader(self._nonce)
@@ -237,7 +238,7 @@ class AgentForwarding:
 
     def _count(self, client: int, counters: Mapping[str, int]) -> None:
         if len(self.counts) < COUNTED_LIMIT:
-            self.counts.append((client, counters))
+            self.counts.append((client, keep_counters(counters)))
 
     async def _begin(self) -> None:
         options = await self._options()

@@ -131,9 +131,11 @@ class Looker:
         self._mark(Thing(Subject.FRAME, self._around.get(window, window)))
 
     def _forget(self, window: int) -> None:
+        """A window is no more: its id may be another one's soon."""
         self._watched.discard(window)
         self._around.pop(window, None)
-        self._chains.pop(window, None)
+        if self._chains.pop(window, None) is not None:
+            self._around = {each: own for each, own in self._around.items() if own != window}
         for thing in [each for each in self._orders if each.window == window]:
             del self._orders[thing]
 
@@ -193,7 +195,10 @@ class Looker:
         reply = await self._ask(
             struct.pack("<BBHIIIII", 20, 0, 6, thing.window, thing.detail, 0, 0, units)
         )
-        return reply if reply is not None and not any(reply[12:16]) else b""
+        if reply is None:  # it was gone when it was to be watched: nobody tells of its end
+            self._forget(thing.window)
+            return b""
+        return b"" if any(reply[12:16]) else reply
 
     async def _see_frames(self, window: int) -> bytes:
         """Return the windows around one, from the inner to the outer."""
@@ -208,12 +213,15 @@ class Looker:
             self._chains.pop(window, None)
             return b""
         self._chains[window] = chain
+        if window not in self._watched:  # it went meanwhile
+            self._forget(window)
+            return b""
         return build_frames(frames)
 
     async def _find_chain(self, window: int) -> list[int]:
         """Return the windows around one, and begin to watch them."""
         chain: list[int] = []
-        tree = await self._ask_tree(window)
+        inner, tree = window, await self._ask_tree(window)
         while tree is not None:
             around = _parent(tree)
             if around in self._roots:
@@ -223,7 +231,9 @@ class Looker:
                 break
             self._around[around] = window
             chain.append(around)
-            tree = await self._ask_tree(around)
+            inner, tree = around, await self._ask_tree(around)
+        if tree is None:
+            self._forget(inner)
         return []
 
     async def _see_chain(self, window: int, chain: list[int]) -> list[Frame] | None:

@@ -84,6 +84,7 @@ class ServerConnection(asyncio.Protocol):
         self._uncredited = 0
         self._closed = asyncio.Event()
         self._closing = False
+        self._linger: asyncio.TimerHandle | None = None
         self.client: int | None = None
         self.slot: int | None = None
         self.session = 0
@@ -200,7 +201,8 @@ class ServerConnection(asyncio.Protocol):
             self._closed.set()
             return
         self._transport.close()
-        asyncio.get_running_loop().call_later(LINGER, self._transport.abort)
+        loop = asyncio.get_running_loop()
+        self._linger = loop.call_later(LINGER, self._transport.abort)
 
     async def wait_closed(self) -> None:
         """Wait until the connection is gone."""
@@ -245,6 +247,8 @@ class ServerConnection(asyncio.Protocol):
         if self._greeted is not None and not self._greeted.done():
             self._greeted.set_exception(ConnectionResetError("the X server closed the connection"))
         self._closing = True
+        if self._linger is not None:
+            self._linger.cancel()
         self._closed.set()
         self._settle()
         self._owner.lose(self)

@@ -29,6 +29,15 @@ def count_mispredictions(counters: Mapping[str, int]) -> int:
     return sum(count for name, count in counters.items() if name.startswith(_MISPREDICTED))
 
 
+def keep_counters(counters: Mapping[str, int]) -> Mapping[str, int]:
+    """Return what is shown of a client's counters: many clients' are kept, for as long as a master
+    lives, and no name in them is the other host's choice.
+    """
+    kept = {name: counters[name] for _, name in COLUMNS if name and counters.get(name)}
+    wrong = count_mispredictions(counters)
+    return {**kept, _MISPREDICTED: wrong} if wrong else kept
+
+
 def describe_clients(counts: Sequence[tuple[int, Mapping[str, int]]], wire: tuple[int, int]) -> str:
     """Return the table: a line for each client, and what the whole link took.
 
