@@ -123,6 +123,30 @@ def test_socks_client_that_is_slow(pair: Pair, program: str) -> None:
                 assert take(caller, 1) == b"z"
 
 
+@pytest.mark.parametrize("direction", ["-D", "-R"])
+def test_socks_clients_that_say_nothing_keep_nobody_out(pair: Pair, direction: str) -> None:
+    """Where there is no room for more, the one that was silent for longest is hung up on."""
+    port = free_port()
+    argv = pair.argv("xssh", ["-N", direction, f"{port}", "server"])
+    limited = ["bash", "-c", 'ulimit -n 80; exec "$@"', "bash", *argv]
+    with target(echo) as server, started(limited, pair.environment, pair.home.path) as session:
+        assert isinstance(server.place, int)
+        request = b"\5\1\0\5\1\0\1\x7f\0\0\1" + server.place.to_bytes(2, "big") + b"x"
+        with contextlib.ExitStack() as stack:
+            silent = [stack.enter_context(say(port, b"\5\1\0")) for _ in range(50)]
+            assert take(silent[-1], 2) == b"\5\0"
+            served = stack.enter_context(say(port, request))
+            assert take(served, len(GRANTED) + 1) == GRANTED + b"x"
+            with contextlib.suppress(ConnectionResetError):
+                assert read_all(silent[0]) in (b"", b"\5\0")
+            silent[-1].sendall(request[3:])
+            assert take(silent[-1], len(GRANTED) - 2 + 1) == GRANTED[2:] + b"x"
+            served.sendall(b"y")
+            assert take(served, 1) == b"y"
+        assert session.runs
+        assert session.stderr == ""
+
+
 HOSTILE = [
     b"\0" * 300,
     b"\5\0",

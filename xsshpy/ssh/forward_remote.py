@@ -197,7 +197,7 @@ class RemoteForwards:
             raise asyncssh.ChannelOpenError(
                 asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "open failed"
             )
-        if self._table.is_full:
+        if not self._table.make_room():
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, "too many are open")
         if forward.target is None:
             return self._admit_socks(originator)

@@ -34,6 +34,7 @@ class State(Enum):
     REMOTE_CONNECTING = 22
 
 
+_NEGOTIATES = (State.NEGOTIATING, State.REMOTE_NEGOTIATING)
 _KEEPS_RUNNING = (State.OPENING, State.OPEN, State.REMOTE_CONNECTING)
 
 
@@ -162,7 +163,27 @@ class ForwardTable:
     async def wait_for_room(self) -> None:
         """Wait until there may be another connection."""
         while self.is_full:
-            await self._wait_for_change()
+            if self.make_room():
+                await asyncio.sleep(0)  # then its socket is closed
+            else:
+                await self._wait_for_change()
+
+    def make_room(self) -> bool:
+        """Let another connection in; return whether it may.
+
+        Where there are too many, the SOCKS client that has not said for longest where it wants to
+        go is hung up on: anybody on the machine can connect, and must not keep others out.
+        """
+        if not self.is_full:
+            return True
+        for carried in self._connections.values():
+            if carried.state in _NEGOTIATES:
+                self._forget(carried)
+                for task in carried.tasks:
+                    task.cancel()
+                carried.splice.give_up()
+                return True
+        return False
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until something is so that depends on the connections."""
