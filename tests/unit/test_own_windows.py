@@ -195,3 +195,41 @@ def test_a_request_that_is_not_here_in_whole_is_nothing_to_go_by() -> None:
     judged = make()
     data = x.request(LITTLE, 20, ints(own(1), NAME, 0, 0, 99))
     assert judged.predictor.consider(Request(20, 9, 99, 4, data)).answer is None
+
+
+def test_what_was_seen_of_a_window_ends_with_it() -> None:
+    """Nothing adds up, and a window with the same id is another window."""
+
+    def meet(judged: Judged, number: int) -> None:
+        """Others write a property of a window, and the client reads it."""
+        event = struct.pack("<BBHII", 28, 0, 0, own(number), STATE) + bytes(20)
+        judged.predictor.take_event(judged.sequence, 28, event)
+        looks = judged.facts.looks
+        written = x.reply(LITTLE, 0, ints(STRING, 0, 4), b"seen", 8)
+        for thing, look in looks.take_wanted():
+            assert looks.tell(thing, look, written)
+        assert read(judged, STATE, window=number) == b"seen"
+
+    judged = make(watched=True)
+    looks = judged.facts.looks
+    before = set(looks._numbers)
+    for number in range(2, 300):
+        judged.window(number, values=(1 << 11, PROPERTY_EVENTS))
+        judged.confirm()
+        meet(judged, number)
+        judged.ask(4, ints(own(number)))
+        judged.confirm()
+    assert set(looks._numbers) == before
+    judged.window(2, values=(1 << 11, PROPERTY_EVENTS))
+    judged.confirm()
+    assert read(judged, STATE, window=2) == b""
+    for _ in range(300):
+        judged = Judged(judged.facts)
+        judged.window(1, values=(1 << 11, PROPERTY_EVENTS))
+        judged.confirm()
+        assert read(judged, STATE) == b""
+        meet(judged, 1)
+        change(judged, STATE)  # and is gone before the server has done it
+        judged.predictor.close()
+    assert set(looks._numbers) == before
+    assert not looks._changing
