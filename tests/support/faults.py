@@ -12,7 +12,7 @@ import contextlib
 import socket
 import struct
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 CIPHER = "aes128-gcm@openssh.com"
@@ -50,6 +50,10 @@ class Fault:
     harm: Harm = Harm.NONE
     at: int = -1
     from_client: bool = False
+
+    def later(self, count: int) -> Fault:
+        """Return the same, but for so many things more."""
+        return replace(self, at=self.at + count)
 
 
 @dataclass

@@ -14,11 +14,23 @@ from xsshpy.settings import Settings, parse_settings
 from xsshpy.ssh.auth import Login
 from xsshpy.ssh.connection import ClientConnection
 from xsshpy.ssh.failures import HandshakeTimeoutError, explain_failure, explain_refused_jump
-from xsshpy.ssh.options import choose_algorithms, connection_options, order_ciphers
+from xsshpy.ssh.options import (
+    choose_algorithms,
+    connection_options,
+    order_ciphers,
+    weak_exchange_words,
+)
 
 OLD_DEFAULT = (
     "chacha20-poly1305@openssh.com,aes128-ctr,aes192-ctr,aes256-ctr,"
     "aes128-gcm@openssh.com,aes256-gcm@openssh.com"
+)
+
+DEFAULT_EXCHANGES = (
+    "mlkem768x25519-sha256,sntrup761x25519-sha512,sntrup761x25519-sha512@openssh.com,"
+    "curve25519-sha256,curve25519-sha256@libssh.org,ecdh-sha2-nistp256,ecdh-sha2-nistp384,"
+    "ecdh-sha2-nistp521,diffie-hellman-group-exchange-sha256,diffie-hellman-group16-sha512,"
+    "diffie-hellman-group18-sha512,diffie-hellman-group14-sha256"
 )
 
 
@@ -52,6 +64,47 @@ def test_algorithms_that_are_not_known_are_left_out() -> None:
     with pytest.raises(SettingsError, match="Ciphers: none of x,y is supported") as caught:
         choose_algorithms(["x", "y"], [b"gss-a", b"b"], "Ciphers")
     assert caught.value.remedy == "allow another, such as b"
+
+
+@pytest.mark.parametrize(
+    ("line", "exchanges", "chosen", "offered", "said"),
+    [
+        ("warnweakcrypto yes", DEFAULT_EXCHANGES, "curve25519-sha256", [], "may need to be"),
+        ("warnweakcrypto yes", DEFAULT_EXCHANGES, "curve25519-sha256",
+         ["sntrup761x25519-sha512"], "does without the server's sntrup761x25519-sha512"),
+        ("warnweakcrypto yes", DEFAULT_EXCHANGES, "mlkem768x25519-sha256", [], ""),
+        ("warnweakcrypto yes", "curve25519-sha256", "curve25519-sha256", [], ""),
+        ("warnweakcrypto no", DEFAULT_EXCHANGES, "curve25519-sha256", [], ""),
+        ("ciphers x", DEFAULT_EXCHANGES, "curve25519-sha256", [], ""),
+    ],
+)  # fmt: skip
+def test_a_key_exchange_that_is_not_post_quantum(
+    line: str, exchanges: str, chosen: str, offered: list[str], said: str
+) -> None:
+    settings = settle(line, f"kexalgorithms {exchanges}")
+    words = weak_exchange_words(settings, chosen, offered)
+    assert (len(words), said in "".join(words)) == (3 if said else 0, True)
+
+
+@pytest.mark.parametrize(
+    ("lines", "release"),
+    [
+        ((), (0, 0)),
+        (("obscurekeystroketiming yes",), (9, 5)),
+        (("obscurekeystroketiming yes", "channeltimeout none"), (9, 6)),
+        (("channeltimeout none", f"kexalgorithms {DEFAULT_EXCHANGES}"), (9, 9)),
+        (("channeltimeout none", "kexalgorithms x", "warnweakcrypto yes"), (10, 1)),
+    ],
+)
+def test_the_release_is_told_from_what_it_prints(
+    lines: tuple[str, ...], release: tuple[int, int]
+) -> None:
+    assert settle(*lines).release == release
+
+
+@pytest.mark.parametrize(("value", "wanted"), [("yes", 1), ("no", 0), ("UNKNOWN", 1), ("", 0)])
+def test_compression_as_every_release_prints_it(value: str, wanted: int) -> None:
+    assert settle(f"compression {value}").compression == bool(wanted)
 
 
 def test_the_version_may_have_an_addendum() -> None:

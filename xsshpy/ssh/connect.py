@@ -27,7 +27,7 @@ from xsshpy.ssh.hostkey_evidence import gather_evidence
 from xsshpy.ssh.hostkey_policy import Feature
 from xsshpy.ssh.kerberos import prepare_kerberos
 from xsshpy.ssh.keyfiles import describe_identities
-from xsshpy.ssh.options import connection_options
+from xsshpy.ssh.options import connection_options, weak_exchange_words
 from xsshpy.ssh.packet_log import PacketLog, Peer
 from xsshpy.ssh.resolve import resolve_settings
 from xsshpy.ssh.transport import Transport, open_transport
@@ -194,6 +194,7 @@ async def _handshake(
     def factory() -> ClientConnection:
         made = ClientConnection(loop, options, verifier, login.step_succeeded)
         made.warn = console.error
+        made.before_login = lambda: _warn_of_weak_keys(settings, console, made)
         made.greeted = transport is not None and transport.greeted
         made.host_bound_signatures = settings.login.host_bound_signatures
         made.limit_keys(settings.rekey_bytes, settings.rekey_seconds)
@@ -218,6 +219,11 @@ async def _handshake(
         port = transport.port if transport is not None else None
         raise explain_failure(error, settings, connection, address, port) from None
     return connection, login, verifier
+
+
+def _warn_of_weak_keys(settings: Settings, console: Console, connection: ClientConnection) -> None:
+    for line in weak_exchange_words(settings, *connection.exchange):
+        console.log(LogLevel.INFO, line)
 
 
 async def _tell_identities(settings: Settings, console: Console) -> None:

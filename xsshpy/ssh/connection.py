@@ -161,6 +161,8 @@ class ClientConnection(ObservedConnection):
         self.offered_methods: tuple[str, ...] = ()
         self.first_words = b""
         self.host_key_algorithm = ""
+        self.exchange: tuple[str, Sequence[str]] = ("", ())
+        self.before_login: Callable[[], None] = lambda: None
         self.farewell: tuple[int, str] | None = None
         self.failure: HostKeyError | None = None
         self.accept_x11: Callable[[], Awaitable[X11Client]] | None = None
@@ -214,6 +216,7 @@ class ClientConnection(ObservedConnection):
             return
         self._question = None
         if self._held_up and self._transport is not None:
+            self._begin_login()
             super().try_next_auth()
 
     def send_service_request(self, service: bytes) -> None:
@@ -243,7 +246,13 @@ class ClientConnection(ObservedConnection):
         if self._question is not None:
             self._held_up = True
         else:
+            self._begin_login()
             super().try_next_auth(next_method=next_method)
+
+    def _begin_login(self) -> None:
+        """Say once what is to be said before the user is asked for anything."""
+        say, self.before_login = self.before_login, lambda: None
+        say()
 
     def _note_userauth_failure(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         payload = packet.get_remaining_payload()
@@ -275,7 +284,11 @@ class ClientConnection(ObservedConnection):
         offer.get_bytes(_COOKIE_SIZE)
         lists: list[Sequence[bytes]] = [offer.get_namelist() for _ in range(6)]
         kex, host_keys, *ciphers_and_macs = lists
-        self._choose_alg("key exchange", self._kex_algs, kex)
+        exchange = self._choose_alg("key exchange", self._kex_algs, kex)
+        self.exchange = (
+            exchange.decode("ascii"),
+            [name.decode("ascii", "replace") for name in kex],
+        )
         chosen = self._choose_alg("host key", self._server_host_key_algs or (), host_keys)
         self.host_key_algorithm = chosen.decode("ascii")
         for ciphers, macs in zip(ciphers_and_macs[:2], ciphers_and_macs[2:], strict=True):

@@ -23,6 +23,13 @@ _OPENSSH_DEFAULT_CIPHERS = (
     "chacha20-poly1305@openssh.com,aes128-gcm@openssh.com,aes256-gcm@openssh.com,"
     "aes128-ctr,aes192-ctr,aes256-ctr",
 )
+_POST_QUANTUM = ("mlkem", "sntrup")
+_OPENSSH_DEFAULT_EXCHANGES = (
+    "mlkem768x25519-sha256,sntrup761x25519-sha512,sntrup761x25519-sha512@openssh.com,"
+    "curve25519-sha256,curve25519-sha256@libssh.org,ecdh-sha2-nistp256,ecdh-sha2-nistp384,"
+    "ecdh-sha2-nistp521,diffie-hellman-group-exchange-sha256,diffie-hellman-group16-sha512,"
+    "diffie-hellman-group18-sha512,diffie-hellman-group14-sha256"
+)
 
 
 def choose_algorithms(
@@ -50,6 +57,27 @@ def order_ciphers(configured: Sequence[str]) -> list[str]:
     if ",".join(configured) in _OPENSSH_DEFAULT_CIPHERS:
         chosen.sort(key=lambda name: "gcm" not in name)
     return chosen
+
+
+def weak_exchange_words(settings: Settings, chosen: str, offered: Sequence[str]) -> tuple[str, ...]:
+    """Return what ssh says, from 10.1 on, of keys that a quantum computer will find some day.
+
+    Nothing where WarnWeakCrypto or KexAlgorithms is the user's own. A server that knows such an
+    exchange, but one that asyncssh does not have, need not be upgraded.
+    """
+    is_ours = ",".join(settings.kex_algorithms) == _OPENSSH_DEFAULT_EXCHANGES
+    wanted = settings.keywords.get("warnweakcrypto", ("no",))[0] == "yes"
+    if not wanted or not is_ours or chosen.startswith(_POST_QUANTUM):
+        return ()
+    remedy = "** The server may need to be upgraded. See https://openssh.com/pq.html"
+    theirs = [name for name in settings.kex_algorithms if name in offered]
+    if theirs and theirs[0].startswith(_POST_QUANTUM):
+        remedy = f"** xssh does without the server's {theirs[0]}: it needs liboqs"
+    return (
+        "** WARNING: connection is not using a post-quantum key exchange algorithm.",
+        '** This session may be vulnerable to "store now, decrypt later" attacks.',
+        remedy,
+    )
 
 
 def connection_options(
