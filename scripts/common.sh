@@ -82,6 +82,8 @@ git          git                     git                              git
 rsync        rsync                   rsync                            rsync
 ip           iproute2                iproute                          -
 script       bsdutils                util-linux                       -
+mount        mount                   util-linux-core                  -
+chattr       e2fsprogs               e2fsprogs                        -
 zsh          zsh                     zsh                              -
 fish         fish                    fish                             fish
 mandoc       mandoc                  mandoc                           mandoc
@@ -92,7 +94,7 @@ dropbear     dropbear-bin            dropbear                         -
 softhsm2-util softhsm2               softhsm                          softhsm
 qt           libegl1,libgl1,libfontconfig1,libdbus-1-3,libxkbcommon-x11-0,libxcb-cursor0,libxcb-icccm4,libxcb-image0,libxcb-keysyms1,libxcb-render-util0,libxcb-shape0,libxcb-xinerama0 libglvnd-egl,libglvnd-glx,libxkbcommon-x11,xcb-util-cursor,xcb-util-wm,xcb-util-keysyms,xcb-util-image,xcb-util-renderutil -
 gtk3         python3-gi,gir1.2-gtk-3.0 python3-gobject,gtk3         -
-gtk3agg      python3-matplotlib,python3-gi-cairo python3-matplotlib-gtk3 -
+gtk3agg      python3-matplotlib,python3-gi-cairo,librsvg2-common python3-matplotlib-gtk3 -
 qt5          python3-pyqt5,python3-matplotlib python3-qt5,python3-matplotlib-qt5 -
 '
 
@@ -115,7 +117,10 @@ have() {
             'import gi; gi.require_version("Gtk", "3.0"); from gi.repository import Gtk' \
             >/dev/null 2>&1 ;;
         gtk3agg) [ "$(uname -s)" = Darwin ] || /usr/bin/python3 -c \
-            'import matplotlib.backends.backend_gtk3agg' >/dev/null 2>&1 ;;
+            'import matplotlib.backends.backend_gtk3agg
+from gi.repository import GdkPixbuf
+raise SystemExit("svg" not in [each.get_name() for each in GdkPixbuf.Pixbuf.get_formats()])' \
+            >/dev/null 2>&1 ;;
         qt5) [ "$(uname -s)" = Darwin ] || /usr/bin/python3 -c \
             'import PyQt5.QtWidgets, matplotlib' >/dev/null 2>&1 ;;
         *) PATH=$PATH:/usr/sbin:/sbin:/usr/local/sbin:/opt/X11/bin command -v "$1" >/dev/null ;;
