@@ -17,6 +17,7 @@ from tests.support.clients import ClientHome
 from tests.support.processes import Completed, run
 from tests.support.sshd import SshServer, free_port
 from tests.support.terminals import Terminal
+from xsshpy.ssh.greeting import REFUSALS
 
 Talk = Callable[[socket.socket], object]
 PASSING_PROXY = (
@@ -177,6 +178,20 @@ def test_what_is_no_ssh_server(
     assert_helpful(found, *expected)
     if kind.startswith("web"):
         assert "it began with: HTTP/1.1 400 Bad Request\n" in found.stderr
+
+
+@pytest.mark.parametrize("said", REFUSALS)
+def test_a_server_that_drops_the_connection(
+    client_home: ClientHome, make_peer: Callable[[Talk], Peer], said: str
+) -> None:
+    """PerSourcePenalties, MaxStartups: it is an SSH server, and the port is the right one."""
+    peer = make_peer(answer(f"{said}\r\n".encode(), stay=False))
+    found = run_program("xssh", client_home, "-p", str(peer.port), "127.0.0.1", "true")
+    assert_helpful(found)
+    assert f"it began with: {said}\n  try: {REFUSALS[said]}" in found.stderr
+    done = run_program("xssh", client_home, "--doctor", "-p", str(peer.port), "127.0.0.1")
+    text = " ".join(done.stdout.decode().split())
+    assert f"port: the server says: {said}. Try: {REFUSALS[said]}" in text
 
 
 def test_a_reset_before_the_first_word(

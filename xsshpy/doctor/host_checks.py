@@ -21,6 +21,7 @@ from xsshpy.doctor.findings import Opinion, broken, well
 from xsshpy.errors import HostKeyError, XsshError
 from xsshpy.resolver import Address, resolve
 from xsshpy.settings import Invocation, Settings
+from xsshpy.ssh.greeting import REFUSALS
 from xsshpy.ssh.resolve import resolve_settings
 from xsshpy.values import dataclass, field
 
@@ -132,6 +133,8 @@ class HostSide:
             except OSError as error:
                 refused.append(f"{address.numeric}: {os.strerror(error.errno or 0)}")
                 continue
+            if greeting in REFUSALS:
+                return broken(f"the server says: {greeting}", remedy=REFUSALS[greeting])
             if not greeting.startswith("SSH-"):
                 return broken(
                     f"what listens on port {self.settings.port} is no SSH server: {greeting!r}",

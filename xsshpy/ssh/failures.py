@@ -14,7 +14,7 @@ from xsshpy.settings import Settings
 from xsshpy.ssh.auth import methods_to_try
 from xsshpy.ssh.connection import ClientConnection
 from xsshpy.ssh.endings import breach_words
-from xsshpy.ssh.greeting import CLOSED_EARLY, early_words
+from xsshpy.ssh.greeting import CLOSED_EARLY, REFUSALS, early_words
 
 
 class HandshakeTimeoutError(Exception):
@@ -116,9 +116,8 @@ def _explain_no_banner(
         evidence = (f"xssh: it began with: {said[:_SHOWN_WORDS]}",)
     remedy = _server_remedy(settings)
     if said and not settings.proxy_command:
-        remedy = f"see that {settings.hostname} port {settings.port} is an SSH server"
-        if said == _PENALTY:
-            remedy = "wait a minute: the server refuses this address after logins that failed"
+        other = f"see that {settings.hostname} port {settings.port} is an SSH server"
+        remedy = REFUSALS.get(said, other)
     return ConnectError(message, evidence=evidence, remedy=remedy, informative=1)
 
 
@@ -150,8 +149,6 @@ _OPEN_FAILURES = {
     asyncssh.OPEN_RESOURCE_SHORTAGE: "resource shortage",
 }
 _SHOWN_WORDS = 78
-_PENALTY = "Not allowed at this time"
-"""OpenSSH's from 9.8 on (PerSourcePenalties)."""
 
 
 def _server_remedy(settings: Settings) -> str:

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 _LONGEST_VERSION = 245
 """Characters after ``SSH-2.0-``: with that and the line's end there may be 255."""
 
+REFUSALS = {
+    "Exceeded MaxStartups": "try again: too many were logging in at once (MaxStartups there)",
+    # From 9.8 on, for PerSourcePenalties too.
+    "Not allowed at this time": "wait a minute: that server refuses this address for a while, "
+    "after logins that failed or too many at once",
+}
+"""What sshd says in place of its first line where it drops a connection, and what to do then."""
+
 CLOSED_EARLY = "Connection closed by remote host"
 _QUIET = (CLOSED_EARLY, "banner line contains invalid characters", "banner line too long")
 """What ssh has at VERBOSE from 9.5 on, where it was an error before."""
