@@ -195,7 +195,7 @@ def test_passwd_is_private_too(client_home: ClientHome) -> None:
 # xssh that starts from a process that has its modules
 
 LOOK = """
-import gc, os, pwd, signal, sys, termios
+import atexit, gc, os, pwd, signal, sys, termios
 def see(stream):
     return stream.encoding, stream.errors, stream.line_buffering, stream.isatty(), stream.fileno()
 print(ascii((
@@ -203,7 +203,7 @@ print(ascii((
     [see(each) for each in (sys.stdin, sys.stdout, sys.stderr)], sys.flags, sys.path[0],
     [signal.getsignal(number) for number in sorted(signal.valid_signals())],
     sorted(os.listdir("/proc/self/fd")), os.getsid(0) == os.getpgid(0) == os.getpid(),
-    os.getppid() == int(os.environ["PARENT"]), gc.isenabled(),
+    os.getppid() == int(os.environ["PARENT"]), gc.isenabled(), atexit._ncallbacks(),
     [os.readlink(f"/proc/self/fd/{number}").partition(":")[0] for number in range(3)],
 )))
 sys.stdout.flush()

@@ -262,10 +262,11 @@ class SshServer:
             config = self.directory / "sshd_config"
             config.write_text(self.config(self.port))
             self._log.write_bytes(b"")
+            # -r: a connection does not start sshd anew; newer ones know the option and ignore it.
             # -E, not -e: with -e the last debug messages land on the session's own stderr.
             with self._log.open("ab") as log:
                 process = subprocess.Popen(
-                    [*self.options.wrapper, sshd, "-D", "-E", str(self._log), "-f", str(config)],
+                    [*self.options.wrapper, sshd, "-Dr", "-E", str(self._log), "-f", str(config)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
