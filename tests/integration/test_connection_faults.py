@@ -191,7 +191,7 @@ def test_a_server_that_drops_the_connection(
     assert f"it began with: {said}\n  try: {REFUSALS[said]}" in found.stderr
     done = run_program("xssh", client_home, "--doctor", "-p", str(peer.port), "127.0.0.1")
     text = " ".join(done.stdout.decode().split())
-    assert f"port: the server says: {said}. Try: {REFUSALS[said]}" in text
+    assert f"broken port the server says: {said} try: {REFUSALS[said]}" in text
 
 
 def test_a_reset_before_the_first_word(
