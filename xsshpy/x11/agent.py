@@ -32,7 +32,6 @@ from xsshpy.x11.agent_start import (
     brief_command,
 )
 from xsshpy.x11.local import LocalDisplay
-from xsshpy.x11.statistics import keep_counters
 
 HELLO_DEADLINE = 15.0
 """How long the remote shell may take until a Python speaks, on a host that ran the agent before
@@ -238,6 +237,8 @@ class AgentForwarding:
 
     def _count(self, client: int, counters: Mapping[str, int]) -> None:
         if len(self.counts) < COUNTED_LIMIT:
+            from xsshpy.x11.statistics import keep_counters  # no start needs it
+
             self.counts.append((client, keep_counters(counters)))
 
     async def _begin(self) -> None:
