@@ -167,7 +167,8 @@ class OddServer(AsyncServer):
     what follows the yes to whoever asks it to listen on a port.
     """
 
-    def __init__(self, host_key: Path, client_key: Path) -> None:
+    def __init__(self, host_key: Path, client_key: Path, **algorithms: list[str]) -> None:
+        self._algorithms = algorithms
         self.silent_from = 0
         self.said_before: dict[int, list[bytes]] = {}
         self.said_instead: dict[int, bytes] = {}
@@ -195,6 +196,7 @@ class OddServer(AsyncServer):
             process_factory=self._serve_odd,
             encoding=None,
             gss_host=None,
+            **self._algorithms,
         )
 
         def accept() -> _OddConnection:

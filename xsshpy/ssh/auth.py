@@ -25,6 +25,7 @@ DEFAULT_METHODS = (
     "password",
 )
 _REMEMBERED_MESSAGES = 20
+_REMEMBERED_LENGTH = 4096
 
 
 class Typed(str):
@@ -69,7 +70,8 @@ class Login(asyncssh.SSHClient):
     def debug_msg_received(self, msg: str, lang: str, always_display: bool) -> None:
         """Remember what sshd says: it is where the reasons for a refused X11 request are."""
         said = inline(msg)
-        self.remote_messages = [*self.remote_messages, said][-_REMEMBERED_MESSAGES:]
+        kept = said[:_REMEMBERED_LENGTH]
+        self.remote_messages = [*self.remote_messages, kept][-_REMEMBERED_MESSAGES:]
         self._console.debug(1, f"Remote: {said}")
 
     def is_command_forced(self) -> bool:

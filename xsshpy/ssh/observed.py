@@ -2,20 +2,38 @@
 
 asyncssh exchanges keys anew after so many bytes sent. RFC 4253 §9 and ssh's RekeyLimit count both
 ways, and its time limit is kept by a connection that nothing is sent over, too.
+
+What a server can make this side keep has limits here that asyncssh lacks: what a packet unfolds to
+when it is decompressed, and what waits to be sent to a server that asks and does not read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import zlib
 from collections.abc import Callable
 
 import asyncssh
+from asyncssh.compression import Decompressor
 from asyncssh.constants import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA
 from asyncssh.logging import SSHLogger
+from asyncssh.packet import SSHPacketLogger
 
 from xsshpy.ssh.bulk import BulkConnection
 from xsshpy.ssh.packet_log import PacketLog, Volume, block_size, most_blocks
+
+MOST_UNSENT = 64 << 20
+"""Bytes that may wait to be sent. Whoever feeds a connection pauses long before."""
+
+_MOST_UNFOLDED = 1 << 20
+"""Bytes of a packet when it is decompressed; RFC 4253 §6.1 allows 32,768, ssh sends up to 2^18."""
+
+_PACKET_COST = 200
+"""Bytes that a packet costs that waits for the end of a key exchange, besides its own."""
+
+_GROUP_SIZES = range(2048, 8192 + 1)
+"""Bits of a group that a server may choose (RFC 4419), as in ssh."""
 
 _DATA = (MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA)
 _PACKAGE_LOGGER = logging.getLogger("asyncssh")
@@ -24,6 +42,21 @@ _PACKAGE_LOGGER.addHandler(logging.NullHandler())
 
 Watcher = Callable[[bool, int, bytes], None]
 """Gets (whether it was sent, its number, its payload) of each packet."""
+
+
+class _BoundedDecompressor(Decompressor):
+    """zlib, but a packet that unfolds to far more than packets may hold is damaged."""
+
+    def __init__(self) -> None:
+        self._inflating = zlib.decompressobj()
+
+    def decompress(self, data: bytes) -> bytes | None:
+        """Return the packet, None for one that is none."""
+        try:
+            unfolded = self._inflating.decompress(data, _MOST_UNFOLDED)
+        except zlib.error:
+            return None
+        return unfolded if len(unfolded) < _MOST_UNFOLDED else None
 
 
 class _PacketTap(SSHLogger):
@@ -62,6 +95,8 @@ class ObservedConnection(BulkConnection):
         self._loss: Exception | None = None
         self._bytes_sent = 0
         self._bytes_received = 0
+        self._is_full = False
+        self._unsent = 0  # at most; counted anew where it would be too much
         self._keyed_at = 0
         self._receive_limit = 0
         self._rekey_limit = 0
@@ -130,6 +165,38 @@ class ObservedConnection(BulkConnection):
     def _send(self, data: bytes) -> None:
         self._bytes_sent += len(data)
         super()._send(data)
+        if self._is_full:
+            self._keep(len(data))
+
+    def send_packet(
+        self, pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None
+    ) -> None:
+        """Send a packet, or keep it for the end of a key exchange."""
+        kept = len(self._deferred_packets)
+        super().send_packet(pkttype, *args, handler=handler)
+        if len(self._deferred_packets) > kept:
+            self._keep(_PACKET_COST + sum(map(len, args)))
+
+    def _keep(self, size: int) -> None:
+        """Count what can't be sent; too much of it is what the server asked for and won't read."""
+        self._unsent += size
+        if self._unsent > MOST_UNSENT and self._transport is not None:
+            kept = self._deferred_packets
+            self._unsent = self._transport.get_write_buffer_size() + sum(
+                _PACKET_COST + sum(map(len, args)) for _, args in kept
+            )
+            if self._unsent > MOST_UNSENT:
+                self._force_close(asyncssh.ProtocolError("too much waits to be sent"))
+
+    def pause_writing(self) -> None:
+        """The transport is full."""
+        super().pause_writing()
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        """The transport takes data again."""
+        super().resume_writing()
+        self._is_full, self._unsent = False, 0
 
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
         """Take what the server sends."""
@@ -139,8 +206,16 @@ class ObservedConnection(BulkConnection):
             self.rekey()
 
     def send_newkeys(self, k: bytes, h: bytes) -> None:
-        """Take new keys into use; their limits begin now."""
+        """Take new keys into use; their limits begin now.
+
+        Raises ProtocolError for those that came of a group which is too small or too large.
+        """
+        size = getattr(self._kex, "_p", 0).bit_length()
+        if size not in _GROUP_SIZES and b"-group-exchange-" in getattr(self._kex, "algorithm", b""):
+            raise asyncssh.ProtocolError("DH GEX group out of range")
         super().send_newkeys(k, h)
+        if self._next_decompressor is not None:
+            self._next_decompressor = _BoundedDecompressor()
         cipher = self._enc_alg_sc.decode("ascii", "replace")
         self._receive_limit = most_blocks(cipher, self._rekey_limit) * block_size(cipher)
         self._keyed_at = self._bytes_received
