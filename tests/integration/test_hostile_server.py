@@ -31,6 +31,7 @@ from tests.integration._hostile import (
     Hostile,
     asking,
     data,
+    find_fault,
     opening,
     text,
 )
