@@ -13,12 +13,13 @@ import struct
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import asyncssh
 import pytest
+from asyncssh.packet import Byte, String, UInt32
 
 from tests.integration._pairs import PROGRAMS, Pair, describe_difference, plain
 from tests.integration._targets import (
@@ -41,6 +42,13 @@ from tests.support.processes import Completed, wait_until
 from tests.support.sessions import Session, started
 from tests.support.sshd import KeyRing, SshServer, free_port
 from tests.support.terminals import Terminal
+from xsshpy.console import Console
+from xsshpy.settings import Invocation
+from xsshpy.ssh.connect import connect
+from xsshpy.ssh.forward import Forwarder
+from xsshpy.ssh.forward_spec import parse_forwards
+from xsshpy.ssh.proxied import ChannelProxy
+from xsshpy.ssh.resolve import resolve_settings
 
 both_programs = pytest.mark.parametrize("program", PROGRAMS)
 MEGABYTE = 1 << 20
@@ -726,13 +734,6 @@ def test_what_the_escape_shows(pair: Pair, spawn_in_pty: Callable[..., Terminal]
 
 def test_close_leaves_nothing(pair: Pair) -> None:
     """Whatever a connection was about to do, its sockets and tasks are gone at once."""
-    from xsshpy.console import Console
-    from xsshpy.settings import Invocation
-    from xsshpy.ssh.connect import connect
-    from xsshpy.ssh.forward import Forwarder
-    from xsshpy.ssh.forward_spec import parse_forwards
-    from xsshpy.ssh.resolve import resolve_settings
-
     here, there, local, remote = (free_port() for _ in range(4))
 
     async def use(address: str) -> None:
@@ -771,3 +772,65 @@ def test_close_leaves_nothing(pair: Pair) -> None:
     with target(echo) as server, warnings.catch_warnings():
         warnings.simplefilter("error", ResourceWarning)
         asyncio.run(use(server.address))
+
+
+@contextlib.asynccontextmanager
+async def connected(pair: Pair, *words: tuple[str, str | None]) -> AsyncIterator[Forwarder]:
+    """A connection with nothing but what is forwarded."""
+    options = (("F", str(pair.home.config)), ("N", None), *words)
+    invocation = Invocation(destination="server", ssh_options=options)
+    console = Console(environ=pair.environment)
+    settings = await resolve_settings(invocation, pair.environment, console)
+    session = await connect(settings, invocation, console, pair.environment)
+    forwarder = Forwarder(session.connection, settings, console)
+    try:
+        yield forwarder
+    finally:
+        await forwarder.close()
+        await session.close()
+
+
+def asking_to_listen(port: int) -> bytes:
+    """A proxy client's request for a port: padding, type, payload."""
+    return b"\0" + Byte(80) + String(b"tcpip-forward") + b"\1" + String(b"") + UInt32(port)
+
+
+def test_a_proxy_client_that_does_not_wait_for_its_port_leaves_none(pair: Pair) -> None:
+    port = free_port()
+
+    async def use() -> None:
+        async with connected(pair) as forwarder:
+            connection = forwarder._connection
+            proxy = ChannelProxy(connection, forwarder, lambda _: None, lambda: None)
+            proxy.receive(asking_to_listen(port))
+            while not connection._global_request_waiters:
+                await asyncio.sleep(0)
+            proxy.close()
+            await connection._make_global_request(b"anything@to.wait.for")
+            assert forwarder.lend_port("", port, lambda *_: pytest.fail("nobody listens"))
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port), PATIENCE)
+
+    asyncio.run(use())
+
+
+def test_a_proxy_clients_port_that_the_server_does_not_name_is_refused(
+    client_home: ClientHome, key_ring: KeyRing
+) -> None:
+    server = OddServer(key_ring.host_keys["ed25519"], key_ring.client_key)
+    server.granted_port = b"\0\0"
+    answers: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def use() -> None:
+        async with connected(Pair(server, client_home)) as forwarder:
+            proxy = ChannelProxy(forwarder._connection, forwarder, answers.put_nowait, lambda: None)
+            for _ in range(2):
+                proxy.receive(asking_to_listen(0))
+                assert (await asyncio.wait_for(answers.get(), 10))[5] == 82
+            proxy.close()
+
+    try:
+        client_home.add(server)  # type: ignore[arg-type]
+        asyncio.run(use())
+    finally:
+        server.stop()

@@ -40,5 +40,4 @@ async def carry_proxy(context: MasterContext, link: Link) -> None:
         raise MuxProtocolError(f"proxy: {error}") from None
     finally:
         connection.unwatch_writing(hold)
-        if not connection.is_closed():
-            proxy.close()
+        proxy.close()

@@ -276,12 +276,19 @@ class ChannelProxy:
             return MSG_REQUEST_SUCCESS, b""
         if name != _LISTEN or not self._forwarder.lend_port(host, port, self._accept):
             return MSG_REQUEST_FAILURE, b""
-        kind, answer = await self.connection._make_global_request(name, arguments)
+        try:
+            kind, answer = await self.connection._make_global_request(name, arguments)
+        except asyncio.CancelledError:  # the client is gone, and the server may say yes yet
+            self._release(host, port)
+            raise
         rest = answer.get_remaining_payload()
         if port == 0 or kind != MSG_REQUEST_SUCCESS:
             self._forwarder.reclaim_port(host, port)
         if kind == MSG_REQUEST_SUCCESS:
-            chosen = port or SSHPacket(rest).get_uint32()
+            try:
+                chosen = port or SSHPacket(rest).get_uint32()
+            except PacketDecodeError:  # it said yes, and named none
+                return MSG_REQUEST_FAILURE, b""
             if port or self._forwarder.lend_port(host, chosen, self._accept):
                 self._ports.add((host, chosen))
         return kind, rest
@@ -289,7 +296,8 @@ class ChannelProxy:
     def _release(self, host: str, port: int) -> None:
         self._ports.discard((host, port))
         self._forwarder.reclaim_port(host, port)
-        self.connection._send_global_request(_CANCEL, String(host), UInt32(port))
+        if not self.connection.is_closed():
+            self.connection._send_global_request(_CANCEL, String(host), UInt32(port))
 
     # -- from the server --
 
@@ -327,6 +335,8 @@ class ChannelProxy:
     def close(self) -> None:
         """The client is gone: close its channels, and give its ports back."""
         self._requesting.cancel()
+        if self.connection.is_closed():
+            return
         for host, port in [*self._ports]:
             self._release(host, port)
         for remote in self._unanswered:
