@@ -144,7 +144,7 @@ def test_a_connection_without_x11(
     check(loader.load(*loader.home.arguments, *words), most, NEVER)
 
 
-@pytest.mark.parametrize(("way", "most"), [("native", (152, 233)), ("agent", (162, 253))])
+@pytest.mark.parametrize(("way", "most"), [("native", (152, 233)), ("agent", (162, 254))])
 def test_a_connection_with_x11(
     way: str,
     most: tuple[int, int],

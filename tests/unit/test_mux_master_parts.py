@@ -1,16 +1,27 @@
-"""What a master decides without a socket: which forward is meant, who shares, for how long."""
+"""What a master decides: which forward is meant, who shares, for how long, who gets in."""
 
 from __future__ import annotations
+
+import asyncio
+import io
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xsshpy.console import Console
 from xsshpy.errors import UsageError
+from xsshpy.mux.context import MasterContext
 from xsshpy.mux.control import decide_sharing_time, read_control
+from xsshpy.mux.master import Master
 from xsshpy.mux.messages import PATH_PORT, MuxProtocolError, OpenForward
 from xsshpy.mux.passenger_forwards import InvalidForwardError, describe_forward, read_forward
 from xsshpy.mux.sharing import digest, why_not
+from xsshpy.mux.sockets import listen
 from xsshpy.settings import Invocation, Settings
 from xsshpy.ssh.forward_spec import Forward, ForwardKind, TcpEndpoint, UnixEndpoint
 from xsshpy.values import replace
@@ -143,3 +154,32 @@ def test_what_makes_a_master() -> None:
     assert read_control(lasting).makes_lasting_master
     assert not read_control({**lasting, "controlpath": ("none",)}).makes_master
     assert not read_control({**lasting, "controlmaster": ("false",)}).makes_master
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a question that only it refuses")
+def test_a_peer_of_whom_the_system_has_no_word_stays_outside_alone(
+    short_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = io.BytesIO()
+    parts = SimpleNamespace(soundness=None, console=Console(stderr=said))
+    path = str(short_directory / "m")
+
+    async def knock() -> bytes:
+        reader, writer = await asyncio.open_unix_connection(path)
+        try:
+            return await asyncio.wait_for(reader.read(4), 5)
+        finally:
+            writer.close()
+
+    async def use() -> None:
+        master = Master(listen(path), cast("MasterContext", parts), lambda: None)
+        with monkeypatch.context() as patched:  # Linux is asked as macOS is, and refuses
+            patched.delattr("_socket.SO_PEERCRED")
+            patched.setattr(sys, "platform", "darwin")
+            assert (await knock(), await knock()) == (b"", b"")
+        assert await knock()
+        await master.close()
+
+    asyncio.run(use())
+    words = b"channel_post_mux_listener: getpeereid failed: "
+    assert [line.startswith(words) for line in said.getvalue().splitlines()] == [True, True]

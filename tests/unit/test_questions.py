@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from xsshpy.remote.records import Record, Told
+from xsshpy.x11.cache import cache_folder
 from xsshpy.x11.questions import (
     Question,
     ServerNames,
@@ -121,6 +122,22 @@ def test_what_was_learned_is_asked_in_the_next_session(tmp_path: Path) -> None:
     save_questions([Question("core", ATOM)], environment)  # nothing new
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == written
     assert len(load_questions(environment)) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"XDG_CACHE_HOME": "/c", "HOME": "/h"}, "/c/xssh"),
+        ({"XDG_CACHE_HOME": "c", "HOME": "/h"}, "/h/.cache/xssh"),
+        ({"XDG_CACHE_HOME": "", "HOME": ""}, "/.cache/xssh"),
+        ({"HOME": "h"}, "/.cache/xssh"),
+        ({}, "/.cache/xssh"),
+    ],
+)
+def test_nothing_is_kept_in_the_folder_where_the_run_began(
+    environment: dict[str, str], folder: str
+) -> None:
+    assert cache_folder(environment) == Path(folder)
 
 
 @pytest.mark.parametrize("how", ["mode", "pipe", "directory", "garbage", "missing"])

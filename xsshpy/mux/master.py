@@ -219,7 +219,11 @@ class Master:
                 return
 
     def _may_enter(self, connection: socket.socket) -> bool:
-        peer = identify_peer(connection)
+        try:
+            peer = identify_peer(connection)
+        except OSError as error:
+            self.complain(f"channel_post_mux_listener: getpeereid failed: {error.strerror}")
+            return False
         if peer is None or peer.uid in (os.getuid(), 0):
             return True
         self.complain(f"multiplex uid mismatch: peer euid {peer.uid} != uid {os.getuid()}")

@@ -142,7 +142,10 @@ def check_peer(connection: _socket.socket, path: str) -> None:
 
 
 def identify_peer(connection: _socket.socket) -> Peer | None:
-    """Return who is at the other end, or None where the system does not tell."""
+    """Return who is at the other end, or None where the system does not tell.
+
+    Raises OSError where it does tell and fails: macOS has no word on one who is gone already.
+    """
     if hasattr(_socket, "SO_PEERCRED"):
         # struct ucred: pid, uid, gid (unix(7))
         raw = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)

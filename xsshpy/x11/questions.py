@@ -5,18 +5,15 @@ its extension, the ids of the root window and of its colormap. A good list comes
 what clients asked beyond it is kept in the user's cache folder, so that the next session knows.
 
 Rules kept here: questions that come from the other host or from the file are checked against the
-tables of facts before anything is asked; the file is the user's own, written beside and renamed;
-whatever is wrong with it costs speed, never the session.
+tables of facts before anything is asked; whatever is wrong with the file costs speed, never the
+session.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import stat
 import struct
-import tempfile
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -33,6 +30,7 @@ from xsshpy.remote.xrequests import (
     canonicalise_core,
 )
 from xsshpy.values import dataclass
+from xsshpy.x11.cache import cache_folder, read_own_file, write_own_file
 
 QUESTION_LIMIT = 1500
 """Most questions that are asked at the beginning of a session."""
@@ -208,9 +206,7 @@ def format_questions(questions: Iterable[Question]) -> str:
 
 def cache_path(environ: Mapping[str, str]) -> Path:
     """Return where the user's own list lies."""
-    base = environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if os.path.isabs(base) else Path(environ.get("HOME", "/")) / ".cache"
-    return root / "xssh" / "x11-questions.json"
+    return cache_folder(environ) / "x11-questions.json"
 
 
 def load_questions(environ: Mapping[str, str]) -> list[Question]:
@@ -223,17 +219,8 @@ def load_questions(environ: Mapping[str, str]) -> list[Question]:
 
 def _read_own(path: Path) -> list[Question]:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(descriptor)
-            own = status.st_uid == os.getuid() and not status.st_mode & 0o022
-            if not own or not stat.S_ISREG(status.st_mode):
-                return []
-            with open(descriptor, "rb", closefd=False) as file:
-                return parse_questions(file.read(FILE_LIMIT).decode("utf-8"))
-        finally:
-            os.close(descriptor)
-    except (OSError, ValueError, RecursionError):
+        return parse_questions(read_own_file(path, FILE_LIMIT).decode("utf-8"))
+    except (ValueError, RecursionError):
         return []
 
 
@@ -243,16 +230,5 @@ def save_questions(learned: Iterable[Question], environ: Mapping[str, str]) -> N
     questions = dict.fromkeys(_read_own(path))
     count = len(questions)
     questions.update(dict.fromkeys(learned))
-    if len(questions) == count:
-        return
-    text = format_questions(list(questions)[-QUESTION_LIMIT:])
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        try:
-            with open(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(beside, path)
-        except BaseException:
-            os.unlink(beside)
-            raise
+    if len(questions) > count:
+        write_own_file(path, format_questions(list(questions)[-QUESTION_LIMIT:]))

@@ -3,23 +3,19 @@
 A host that ran it gets its modules at once the next time, which saves a round trip; one where it
 cannot run is not asked again for a day. The file names no host: it has digests.
 
-Rules kept here: a hint, never more. Whatever is wrong with the file costs a round trip at most. It
-is the user's own, written beside and renamed.
+Rules kept here: a hint, never more. Whatever is wrong with the file costs a round trip at most.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import stat
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from xsshpy.x11.questions import cache_path
+from xsshpy.x11.cache import cache_folder, read_own_file, write_own_file
 
 YES_LIFETIME = 90 * 86400
 NO_LIFETIME = 86400
@@ -31,7 +27,7 @@ LATEST = 1e12
 
 def hosts_path(environ: Mapping[str, str]) -> Path:
     """Return where it is remembered."""
-    return cache_path(environ).with_name("x11-hosts.json")
+    return cache_folder(environ) / "x11-hosts.json"
 
 
 def name_account(user: str, host: str, port: int) -> str:
@@ -56,31 +52,13 @@ def remember(account: str, ran: bool, environ: Mapping[str, str], now: float | N
     entries.pop(account, None)
     entries[account] = (ran, time.time() if now is None else now)
     text = json.dumps({name: list(entry) for name, entry in list(entries.items())[-HOST_LIMIT:]})
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        try:
-            with open(descriptor, "w", encoding="ascii") as file:
-                file.write(text)
-            os.replace(beside, path)
-        except BaseException:
-            os.unlink(beside)
-            raise
+    write_own_file(path, text)
 
 
 def _read(path: Path) -> dict[str, tuple[bool, float]]:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(descriptor)
-            own = status.st_uid == os.getuid() and not status.st_mode & 0o022
-            if not own or not stat.S_ISREG(status.st_mode):
-                return {}
-            with open(descriptor, "rb", closefd=False) as file:
-                parsed = json.loads(file.read(FILE_LIMIT))
-        finally:
-            os.close(descriptor)
-    except (OSError, ValueError, RecursionError):
+        parsed = json.loads(read_own_file(path, FILE_LIMIT))
+    except (ValueError, RecursionError):
         return {}
     found = {}
     if isinstance(parsed, dict):

@@ -35,6 +35,8 @@ BUFFER = 1 << 20
 """How much may wait for the X server before its client is told to pause (bytes)."""
 
 CONNECT_TIMEOUT = 30.0
+"""How long the X server may take to let a connection in, and to answer its setup (seconds)."""
+
 LINGER = 5.0
 """How long the X server may take for the last bytes of a client that is gone (seconds)."""
 
