@@ -5,7 +5,9 @@ The parts are in tests/support. A missing tool skips a test with a reason, and f
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import importlib
 import os
 import shutil
 import signal
@@ -47,6 +49,28 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """In one of several workers: load a share of all tests before the others' are looked for.
+
+    Each needs every file, and pytest takes long to read one; what one worker has read, the others
+    find compiled. All would otherwise read the same file at the same time.
+    """
+    given = getattr(session.config, "workerinput", None)
+    if given is None or sys.dont_write_bytecode:
+        return
+    root = session.config.rootpath
+    paths = [
+        path for place in session.config.args for path in sorted(Path(place).rglob("test_*.py"))
+    ]
+    own = int(given["workerid"].removeprefix("gw"))
+    for path in paths[own :: given["workercount"]]:
+        # What can't be loaded is told where it is collected; so is a file that skips itself.
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(
+                ".".join(path.resolve().relative_to(root).with_suffix("").parts)
+            )
 
 
 def pytest_collection_finish() -> None:
