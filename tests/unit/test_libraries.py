@@ -53,6 +53,15 @@ def test_no_temporary_file_is_needed() -> None:
     assert python(code) == "loaded"
 
 
+def test_another_thread_that_is_importing_misses_no_finder() -> None:
+    code = (
+        "import sys; from xsshpy.ssh.libraries import speed_up_import; speed_up_import();"
+        "way = iter(sys.meta_path); last = [next(way) for _ in sys.meta_path[1:]];"
+        "import asyncssh; print(list(way) == sys.meta_path[-1:])"
+    )
+    assert python(code) == "True"
+
+
 def test_the_search_is_as_it_was() -> None:
     code = (
         "import ctypes.util, sys; search, finders = ctypes.util.find_library, sys.meta_path[:];"

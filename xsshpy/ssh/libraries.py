@@ -47,10 +47,8 @@ class _AsyncsshFinder:
             return None
         import importlib.util
 
-        try:  # noqa: SIM105  (contextlib takes 3 ms to import)
-            sys.meta_path.remove(self)
-        except ValueError:
-            pass  # two threads may be here
+        # A list of its own: a thread that goes through this one would miss a finder.
+        sys.meta_path = [finder for finder in sys.meta_path if finder is not self]
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.loader is not None:
             _wrap(spec.loader)
