@@ -1,7 +1,7 @@
 """The session in front of the user: terminal and standard streams tied to the remote process.
 
 Raw mode, window size, escapes and signals as ssh(1) has them. Whatever happens, the terminal is
-as it was when :func:`attend` returns or raises.
+as it was when :meth:`Attendance.attend` returns or raises.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Attendance:
         if isinstance(event, escapes.Data):
             self._process.write(event.data)
         elif isinstance(event, escapes.Disconnect):
-            self._end()  # ssh ends before its own "~." is shown
+            self.end()  # ssh ends before its own "~." is shown
         elif isinstance(event, escapes.Help):
             hidden = () if self._command_line.is_enabled else (escapes.CommandLine,)
             console.show(escapes.help_text(self._escape, hidden))
@@ -246,9 +246,6 @@ class Attendance:
 
     def end(self) -> None:
         """End the session and the connection, as ``~.`` does; nothing is said."""
-        self._end()
-
-    def _end(self) -> None:
         self.disconnected = True
         self._break_off()
 
@@ -258,7 +255,7 @@ class Attendance:
             return
         self.killed = number
         self._console.verbose(f"Killed by signal {number}.")
-        self._end()
+        self.end()
 
     def _handle_signals(self) -> None:
         for number in _ENDING_SIGNALS:

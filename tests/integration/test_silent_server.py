@@ -5,6 +5,9 @@ ssh limits the key exchange by ServerAliveInterval alone; xssh also by ConnectTi
 
 from __future__ import annotations
 
+import signal
+import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +19,7 @@ from tests.support.asyncserver import AsyncServer, Policy
 from tests.support.beside import PROGRAMS, Beside, without_remedy, write_askpass
 from tests.support.clients import ClientHome
 from tests.support.oddserver import OddServer
-from tests.support.processes import Completed, run
+from tests.support.processes import Completed, end_popen, run, xssh_command
 from tests.support.sshd import KeyRing
 from tests.support.terminals import Terminal
 from tests.support.xvfb import Xvfb
@@ -211,3 +214,26 @@ def test_a_connection_that_ends_at_the_request_for_x11(
     argv = [*PROGRAMS["xssh"], *odd.home.arguments, *words, "server", "true"]
     done = run(argv, env=odd.home.environment(xvfb))
     assert_cut(done, "-tt" in words)
+
+
+@pytest.mark.parametrize("option", ["--setup", "--doctor"])
+def test_a_visit_ends_by_the_signal_that_ends_it(client_home: ClientHome, option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        words = [option, "-F/dev/null", f"-p{silent.getsockname()[1]}", "127.0.0.1"]
+        visit = subprocess.Popen(
+            [*xssh_command(), *words],
+            env=client_home.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            silent.settimeout(30)
+            caller, _ = silent.accept()
+            with caller:
+                assert caller.recv(4) == b"SSH-"
+                visit.send_signal(signal.SIGTERM)
+                _, said = visit.communicate(timeout=20)
+        finally:
+            end_popen(visit)
+    assert (visit.returncode, said) == (-signal.SIGTERM, b"")

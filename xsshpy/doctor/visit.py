@@ -11,7 +11,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 
 from xsshpy.console import Console, LogLevel
 from xsshpy.doctor.examination import Check, examine
@@ -35,19 +35,31 @@ def visit(invocation: Invocation, environ: Mapping[str, str]) -> int:
 
     An invocation without a destination is for the local side alone.
     """
+    return run_visit(_visit(invocation, environ))
+
+
+def run_visit(visiting: Coroutine[None, None, int]) -> int:
+    """Run a visit to its exit status, or until SIGTERM, by which the process then ends.
+
+    What the visit opened is closed before.
+    """
+
+    async def work() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await visiting
+
     silence_libraries()
     try:
-        return asyncio.run(_visit(invocation, environ))
-    except asyncio.CancelledError:  # all is closed; the process ends by the signal all the same
+        return asyncio.run(work())
+    except asyncio.CancelledError:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
         return EXIT_BROKEN
 
 
 async def _visit(invocation: Invocation, environ: Mapping[str, str]) -> int:
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     stream = io.StringIO() if invocation.as_json else sys.stdout  # JSON comes at the end
     listing = Listing(stream, environ, _columns())
     host = invocation.destination

@@ -7,7 +7,6 @@ stdout, as it is what was asked for; what the login asks and says, and the quest
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Mapping
 
 from xsshpy.console import Console, LogLevel
@@ -15,7 +14,7 @@ from xsshpy.doctor.examination import examine
 from xsshpy.doctor.findings import Finding, Verdict
 from xsshpy.doctor.local_checks import LocalSide
 from xsshpy.doctor.machine import read_machine
-from xsshpy.preliminaries import silence_libraries
+from xsshpy.doctor.visit import run_visit
 from xsshpy.settings import Invocation
 from xsshpy.setup.facts import Rights, ServerFacts
 from xsshpy.setup.plan import Install, Plan, make_plan, needs_root
@@ -40,17 +39,13 @@ def visit(invocation: Invocation, environ: Mapping[str, str]) -> int:
 
     Raises XsshError where the server can't be looked at.
     """
-    silence_libraries()
-    return asyncio.run(_visit(invocation, environ))
+    return run_visit(_visit(invocation, environ))
 
 
 async def _visit(invocation: Invocation, environ: Mapping[str, str]) -> int:
     from xsshpy.setup.shell import RemoteShell
     from xsshpy.ssh.connect import connect
 
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     verbosity = min(3, invocation.count("v"))
     level = LogLevel(LogLevel.VERBOSE + verbosity) if verbosity else LogLevel.INFO
     console = Console(level, environ=environ)
