@@ -141,9 +141,16 @@ def test_proxy_use_fdpass_leaves_no_process_behind(
         "true",
         "false",
         "echo hello",
-        # a descriptor that is no socket: the connection ends with it
-        f"{sys.executable} -c \"import os, socket; socket.send_fds(socket.socket(fileno=1), "
-        "[b'x'], [os.open('/dev/null', os.O_RDWR)])\"",
+        # what is no connection: it ends with it
+        *(
+            f"{sys.executable} -c \"import os, socket; socket.send_fds(socket.socket(fileno=1), "
+            f"[b'x'], [{what}])\""
+            for what in (
+                "os.open('/dev/null', os.O_RDWR)",
+                "socket.socket().detach()",
+                "socket.socket(type=socket.SOCK_DGRAM).detach()",
+            )
+        ),
     ],
 )  # fmt: skip
 def test_proxy_use_fdpass_that_passes_nothing_useful(login: Beside, command: str) -> None:
@@ -151,6 +158,7 @@ def test_proxy_use_fdpass_that_passes_nothing_useful(login: Beside, command: str
     expected, found = (login.run(program, *words) for program in PROGRAMS)
     assert (found.status, found.stdout) == (expected.status, expected.stdout) == (255, b"")
     if "python" in command:
+        assert "internal error" not in found.stderr
         return
     assert found.stderr.startswith(expected.stderr), found.stderr
     assert found.stderr.splitlines()[-1].startswith("  try: ")

@@ -94,9 +94,12 @@ async def _receive_connection(settings: Settings, command: str, console: Console
 def _hold(descriptor: int) -> Proxy:
     """Take over a descriptor that was sent: a socket as a rule, but anything can be sent."""
     try:
-        return Proxy(socket=socket.socket(fileno=descriptor))
+        received = socket.socket(fileno=descriptor)
     except OSError:
         return Proxy(descriptors=(descriptor, os.dup(descriptor)))
+    if received.type == socket.SOCK_STREAM:
+        return Proxy(socket=received)
+    return Proxy(descriptors=(received.detach(), os.dup(descriptor)))
 
 
 async def _receive_descriptor(channel: socket.socket) -> int | str:

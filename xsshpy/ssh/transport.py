@@ -88,7 +88,8 @@ async def open_transport(settings: Settings, console: Console) -> Transport:
     if proxy.socket is not None:
         proxy.socket.setblocking(False)
         if proxy.socket.family in (socket.AF_INET, socket.AF_INET6):
-            transport.address, transport.port = proxy.socket.getpeername()[:2]
+            with contextlib.suppress(OSError):  # not connected: whoever reads or writes is told
+                transport.address, transport.port = proxy.socket.getpeername()[:2]
     return transport
 
 
