@@ -31,7 +31,7 @@ _AGENT_DEADLINE = 45.0
 """More than the agent's own deadlines together, which say what it was that took too long."""
 
 _MARGIN = 5.0
-
+"""How much longer the check may take than sshd's xauth, so that it can say so itself (seconds)."""
 
 _LOADER_ERROR = re.compile(r"symbol lookup error|loading shared libraries|undefined symbol")
 

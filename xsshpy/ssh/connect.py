@@ -37,8 +37,10 @@ from xsshpy.values import dataclass
 HANDSHAKE_DEADLINE = 120
 """Seconds for banner and key exchange where ConnectTimeout sets no other limit."""
 CLOSE_DEADLINE = 1.0
+"""Seconds that a server has to take leave."""
 MOST_JUMPS = 16
 _LOGIN_CHECK = 0.25
+"""Seconds between two looks at whether the server has gone silent during the login."""
 
 
 @dataclass
@@ -207,9 +209,7 @@ async def _handshake(
     connection = await _attach(settings, factory, transport, carrier)
     connection.set_extra_info(host=settings.hostname, port=settings.port)
     try:
-        left = transport.time_left if transport is not None else None
-        if left is None:
-            left = float(settings.connect_timeout or HANDSHAKE_DEADLINE)
+        left = _time_left(settings, transport)
         await _await_login(settings, console, connection, options.waiter, left)
         await verifier.settle_update(connection)
     except BaseException as error:
@@ -219,6 +219,12 @@ async def _handshake(
         port = transport.port if transport is not None else None
         raise explain_failure(error, settings, connection, address, port) from None
     return connection, login, verifier
+
+
+def _time_left(settings: Settings, transport: Transport | None) -> float:
+    """Return how long the server may take from here to the login's beginning (seconds)."""
+    left = transport.time_left if transport is not None else None
+    return float(settings.connect_timeout or HANDSHAKE_DEADLINE) if left is None else left
 
 
 def _warn_of_weak_keys(settings: Settings, console: Console, connection: ClientConnection) -> None:

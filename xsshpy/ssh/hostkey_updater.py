@@ -237,8 +237,7 @@ def _is_proved(
     """Tell whether the server has the key; False for a kind of signature that is not to be trusted.
 
     ``number`` is the key's place in the server's list, ``signed`` what comes before the key in what
-    is signed. Raises _UntrustedProofError for a
-    signature that is wrong.
+    is signed. Raises _UntrustedProofError for a signature that is wrong.
     """
     algorithm = SSHPacket(signature).get_string().decode("ascii", "replace")
     if key.algorithm == "ssh-rsa":
