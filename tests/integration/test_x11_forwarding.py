@@ -546,18 +546,21 @@ def test_client_that_never_finishes_its_setup(sent: str, remote: Remote) -> None
 
 @both_ways
 def test_x_server_that_vanishes(make_xvfb: Callable[..., Xvfb], remote: Remote) -> None:
+    """The first that comes afterwards may still get a connection that was opened ahead."""
     server = make_xvfb()
-    command = "xterm -T doomed -e cat; echo ended; xdpyinfo >/dev/null; echo status=$?; exit 4"
+    again = "xdpyinfo >/dev/null; echo status=$?; "
+    command = f"xterm -T doomed -e cat; echo ended; {again * 2}exit 4"
     environment = remote.environment_with(server)
     with started_xssh(remote.argv(command), environment, remote.home.path) as session:
         with Screen.of(server) as screen:
             screen.find_window("doomed")
         server.kill()
         done = session.wait(10)
-    assert (done.status, done.stdout) == (4, b"ended\nstatus=1\n")
-    (notice,) = [line for line in done.stderr.splitlines() if "connection failed" in line]
+    assert (done.status, done.stdout) == (4, b"ended\nstatus=1\nstatus=1\n")
+    notices = [line for line in done.stderr.splitlines() if "connection failed" in line]
     where = f"cannot open display {server.display}: no X server"
-    assert notice.startswith(f"xssh: X11 connection failed: local X server: {where}")
+    expected = f"xssh: X11 connection failed: local X server: {where}"
+    assert 1 <= len(notices) <= 2 and all(line.startswith(expected) for line in notices)
     assert "Traceback" not in done.stderr
 
 

@@ -36,6 +36,7 @@ class ShellServer(AsyncServer):
         self._over = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._processes: list[asyncio.subprocess.Process] = []
+        self._served: list[asyncssh.SSHServerProcess[bytes]] = []
         super().__init__(policy, host_key, client_key)
 
     async def serve(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
@@ -58,6 +59,7 @@ class ShellServer(AsyncServer):
             start_new_session=True,
         )
         self._processes.append(child)
+        self._served.append(process)
         await process.redirect(child.stdin, child.stdout, child.stderr)
         process.exit(await child.wait())
 
@@ -76,3 +78,7 @@ class ShellServer(AsyncServer):
             await asyncio.wait([*waits, *self._tasks], timeout=_PATIENCE)
         for child in self._processes:
             child._transport.close()  # type: ignore[attr-defined]
+        # asyncssh's waits until all is written: a coroutine that nobody began is complained of.
+        for process in self._served:
+            for wait in process._cleanup_tasks:
+                wait.close()  # type: ignore[attr-defined]
