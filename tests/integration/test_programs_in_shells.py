@@ -63,19 +63,19 @@ def test_a_loop_over_hosts(display_pair: Pair, xvfb: Xvfb) -> None:
     done = compare(display_pair, xvfb, loop.format("-n"), ways=3)
     assert done.stdout == b"from server\nfrom other\nfrom server\n"
     # Without -n the first eats what is left of the hosts.
-    done = compare(display_pair, xvfb, loop.format(""), ways=3)
+    done = compare(display_pair, xvfb, loop.format(""))
     assert done.stdout == b"from server\nother\nserver\n"
 
 
 def test_xargs(display_pair: Pair, xvfb: Xvfb) -> None:
-    script = 'seq 5 | xargs -P3 -I{} "$@" server "echo {}; exit 0" | sort; echo ${PIPESTATUS[1]}'
+    script = 'seq 4 | xargs -P3 -I{} "$@" server "echo {}; exit 0" | sort; echo ${PIPESTATUS[1]}'
     compare(display_pair, xvfb, script)
     compare(display_pair, xvfb, 'seq 2 | xargs -n1 "$@" server exit; echo $?')
 
 
-def test_ten_at_once(display_pair: Pair, xvfb: Xvfb) -> None:
+def test_six_at_once(display_pair: Pair, xvfb: Xvfb) -> None:
     script = (
-        'for i in 0 1 2 3 4 5 6 7 8 9; do "$@" server "echo $i; exit $i" >o$i & p[$i]=$!; done; '
+        'for i in 0 1 2 3 4 5; do "$@" server "echo $i; exit $i" >o$i & p[$i]=$!; done; '
         "for i in ${!p[@]}; do wait ${p[$i]}; echo $?; done; cat o*"
     )
     compare(display_pair, xvfb, script, timeout=60)
