@@ -25,7 +25,13 @@ from xsshpy.remote.xmessages import (
     build_setup_request,
 )
 from xsshpy.remote.xrequests import FactClass
-from xsshpy.x11.agent_relay import CLIENT_LIMIT, REFUSED_LIMIT, AgentOptions, AgentRelay
+from xsshpy.x11.agent_relay import (
+    CLIENT_LIMIT,
+    POOL_SIZE,
+    REFUSED_LIMIT,
+    AgentOptions,
+    AgentRelay,
+)
 
 LITTLE = ByteOrder.LITTLE
 SETUP = build_setup_request(SetupRequest(LITTLE, 11, 0, NO_AUTHORIZATION))
@@ -267,5 +273,25 @@ def test_a_forgotten_class_takes_its_waiting_news_along() -> None:
         stage.relay.forget(FactClass.KEYBOARD)
         stage.relay.resume_writing()
         assert [frame.kind for frame in stage.exchange()] == [FrameKind.PRIME, FrameKind.FORGET]
+
+    run(test)
+
+
+@pytest.mark.parametrize("behind", [b"", bytes((34,)) + bytes(31)], ids=["nothing", "news"])
+def test_a_connection_ahead_may_hear_news_at_once(behind: bytes) -> None:
+    """A new key map is told to all clients, to those that are just being set up as well."""
+
+    async def test(stage: Stage) -> None:
+        stage.relay.start()
+        await until(lambda: len(stage.servers) == POOL_SIZE)
+        for server in stage.servers:
+            await asyncio.get_running_loop().sock_sendall(server, server_setup(LITTLE) + behind)
+        offered: list[Frame] = []
+        await until(lambda: bool(offered.extend(stage.exchange())) or len(offered) == POOL_SIZE)
+        setups = {bytes(frame.payload[2:]) for frame in offered}
+        assert (setups, {each.kind for each in offered}) == (
+            {server_setup(LITTLE)},
+            {FrameKind.POOL},
+        )
 
     run(test)

@@ -87,6 +87,7 @@ class Conversation:
         self._predictor: Optional[Predictor] = None
         self._pending: Deque[Pending] = deque()
         self._unanswered: Deque[Pending] = deque()
+        self._unripe: Deque[Pending] = deque()  # those of them whose answer waits for the server
         self._unknown = 0
         self._for_server: List[Piece] = []
         self._run: List[bytes] = []  # requests that follow one another on the way to the server
@@ -189,6 +190,8 @@ class Conversation:
         pending = Pending(request.sequence, opcode, opinion, self.facts.generation)
         self._pending.append(pending)
         self._unanswered.append(pending)
+        if opinion.after and opinion.answer is not None:
+            self._unripe.append(pending)
         if opinion.replies is Replies.UNKNOWN:
             self._unknown += 1
 
@@ -202,7 +205,7 @@ class Conversation:
             if pending.opinion.after and pending.opcode == GET_INPUT_FOCUS:
                 answer = self.facts.focus or answer
                 pending.opinion = pending.opinion._replace(answer=answer)
-            self._unanswered.popleft()
+            self._pass_first()
             pending.answered = True
             self.counters.answered_early += 1
             self.counters.replies += 1
@@ -220,12 +223,22 @@ class Conversation:
             return False
         return opinion.kind not in self.facts.switched_off
 
+    def _pass_first(self) -> None:
+        """The client has what it was to get for the first request that was not answered."""
+        gone = self._unanswered.popleft()
+        if self._unripe and self._unripe[0] is gone:
+            self._unripe.popleft()
+
     def _withdraw_unripe(self) -> None:
-        """A request failed: what was to be said once it had not is the server's to say."""
-        for pending in self._unanswered:
-            if pending.opinion.after and pending.opinion.answer is not None:
+        """A request failed: what was to be said once it had not is the server's to say.
+
+        A client that fails ten thousand times must not cost a walk over all that waits each time.
+        """
+        for pending in self._unripe:
+            if pending.opinion.answer is not None:
                 self._answers_size -= len(pending.opinion.answer)
                 pending.opinion = pending.opinion._replace(answer=None)
+        self._unripe.clear()
 
     def _number(self, message: bytes, sequence: int) -> bytes:
         number = struct.pack(self._order + "H", sequence & 0xFFFF)
@@ -306,7 +319,7 @@ class Conversation:
             pending.begun = pending.opinion.replies is Replies.UNKNOWN
             self._send_long(reply, message, pending.sequence)
             return
-        self._unanswered.popleft()
+        self._pass_first()
         self._send_long(reply, message, pending.sequence)
         self._answer()
 
@@ -359,7 +372,7 @@ class Conversation:
         while self._pending and self._pending[0].sequence < sequence:
             gone = self._remove_first()
             if self._unanswered and self._unanswered[0] is gone:
-                self._unanswered.popleft()
+                self._pass_first()
                 self._answer()
 
     def _confirm(self, sequence: int) -> None:
@@ -382,7 +395,7 @@ class Conversation:
             if pending.answered:
                 self._comparison.differs(pending, "the server's answer is an error")
                 return
-            self._unanswered.popleft()
+            self._pass_first()
             self._count_wait(pending)
         elif sequence < self._early_sync:
             self._comparison.switch_off(

@@ -45,10 +45,9 @@ class Follower:
         """Forget what may be wrong, since a request with this opcode failed."""
         self.resources.epoch += 1
         if opcode in (1, 2, 4, 5, 7, 8, 9, 10, 11, 12):
-            self.resources.windows.clear()
+            self.resources.forget_windows()
         elif opcode in (18, 19, 114):
-            for window in self.resources.windows.values():
-                window.properties.clear()
+            self.resources.forget_properties()
         elif opcode in (53, 54):
             self.resources.pixmaps.clear()
         elif opcode in (55, 56, 57, 59, 60):

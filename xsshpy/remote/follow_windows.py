@@ -9,7 +9,7 @@ Follows the X Window System Protocol, version 11, §9 (CreateWindow to ChangePro
 """
 
 import struct
-from typing import Dict, Optional, Tuple
+from typing import Dict, Iterable, Optional, Tuple
 
 from .facts import ServerFacts
 from .judgement import RISKY, SAFE, Handler, read_values
@@ -53,6 +53,11 @@ with button presses, where another client knows the window."""
 
 ALL_EVENTS = 0x01FFFFFF
 NOTICED = EXPOSURE_MASK | VISIBILITY_MASK | CROSSING_MASKS
+WALK_BASE = 1 << 18
+WALK_SHARE = 16
+"""How many windows inside others may be looked at, and how many more for each request, before a
+client's windows are followed no more: with tens of thousands in one, each request costs that."""
+
 PLACES = ("x", "y", "width", "height", "border", "sibling", "stack_mode")
 
 
@@ -63,6 +68,7 @@ class WindowFollower:
         self._facts = facts
         self._resources = resources
         self._managed = facts.managed
+        self._walked = 0
         self.root_masks: Dict[int, int] = {}
         """The events that this client selected on root windows."""
         self._order = facts.order.value
@@ -300,7 +306,7 @@ class WindowFollower:
             if parent is not None:
                 parent.adopts = True
             return RISKY
-        if parent is None or window.is_above(parent):
+        if parent is None or window.is_above(parent) or not window.sink(parent.level + 1):
             self._resources.move_window(window, None)
             window.unsettle()
         else:
@@ -350,7 +356,7 @@ class WindowFollower:
             window.settled = False
         if window.mapped is False:
             window.mapped = True
-        for child in window.children.values():
+        for child in self._walk(window):
             self._pull(child)
         if managed:
             return
@@ -360,7 +366,7 @@ class WindowFollower:
     def _map_subwindows(self, request: Request) -> bool:
         window = self._window_of(request, 8)
         if window is not None:
-            for child in window.children.values():
+            for child in self._walk(window):
                 self._map(child)
         return RISKY
 
@@ -373,7 +379,7 @@ class WindowFollower:
     def _unmap_subwindows(self, request: Request) -> bool:
         window = self._window_of(request, 8)
         if window is not None:
-            for child in window.children.values():
+            for child in self._walk(window):
                 if child.mapped is not None:
                     child.mapped = False
         return RISKY
@@ -421,7 +427,7 @@ class WindowFollower:
     def _pull_children(self, window: Window) -> bool:
         """Follow a change of size; return whether children move with it."""
         pulled = False
-        for child in window.children.values():
+        for child in self._walk(window):
             gravity = child.attribute("win_gravity", NORTH_WEST)
             if gravity != NORTH_WEST:
                 pulled, child.settled = True, False
@@ -429,10 +435,18 @@ class WindowFollower:
                     child.mapped = None
         return pulled
 
+    def _walk(self, window: Window) -> Iterable[Window]:
+        """Return the windows right below one, and count them."""
+        self._walked += len(window.children)
+        return window.children.values()
+
     def _window_of(self, request: Request, size: int = 0) -> Optional[Window]:
         """Return the window that a request names, where it is as long as it must be."""
         data = request.data
         if len(data) < 8 or (size and request.size != size):
+            return None
+        if self._walked > WALK_BASE + WALK_SHARE * request.sequence:
+            self._resources.give_up_windows()
             return None
         identifier: int = struct.unpack_from(self._order + "I", data, 4)[0]
         return self._resources.windows.get(identifier)

@@ -73,6 +73,7 @@ class OwnProperties:
             if len(window.properties) >= MOST_KEPT:
                 return
             kept = window.properties[atom] = OwnProperty()
+            self._resources.annotated[window.identifier] = window
         if len(kept.changes) >= MOST_KEPT:
             del window.properties[atom]
             return

@@ -241,13 +241,23 @@ class Window(Drawable):
             other = other.parent
         return False
 
+    def sink(self, level: int) -> bool:
+        """Lie at a level, with all that is inside; return False where that is too deep."""
+        family = self.family(FAMILY_LIMIT)
+        deeper = level - self.level
+        if family is None or max(each.level for each in family) + deeper > DEPTH_LIMIT:
+            return False
+        for each in family:
+            each.level += deeper
+        return True
+
     def family(self, most: int) -> "Optional[List[Window]]":
         """Return the window and all that lie in it; None where they are more than ``most``."""
         found = [self]
         for window in found:
-            found.extend(window.children.values())
-            if len(found) > most:
+            if len(found) + len(window.children) > most:
                 return None
+            found.extend(window.children.values())
         return found
 
 
@@ -315,6 +325,9 @@ class Resources:
         """Counts what might have drawn on anything."""
         self.is_watched = False
         """Whether the client asked for events of extensions that drawing may cause."""
+        self.annotated: Dict[int, Window] = {}
+        """The windows whose properties are known, by id."""
+        self._follows_windows = True
         self.sees_crossings = False
         """Whether it asked for the X Input extension's events."""
 
@@ -360,15 +373,34 @@ class Resources:
 
     def add_window(self, window: Window) -> None:
         """Follow a new window."""
+        if not self._follows_windows:
+            return
         self.windows[window.identifier] = window
         if window.parent is not None:
             window.parent.children[window.identifier] = window
+
+    def give_up_windows(self) -> None:
+        """Follow no windows any more: it costs too much."""
+        self._follows_windows = False
+        self.forget_windows()
+
+    def forget_windows(self) -> None:
+        """Nothing is known of any window."""
+        self.windows.clear()
+        self.annotated.clear()
+
+    def forget_properties(self) -> None:
+        """Nothing is known of any window's properties."""
+        for window in self.annotated.values():
+            window.properties.clear()
+        self.annotated.clear()
 
     def remove_window(self, window: Window) -> None:
         """Forget a window and those below it."""
         self._detach(window)
         for each in window.family(RESOURCE_LIMIT) or ():
             if self.windows.pop(each.identifier, None) is not None:
+                self.annotated.pop(each.identifier, None)
                 self.release(each.identifier)
                 self.when_removed(each.identifier)
 

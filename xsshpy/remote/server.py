@@ -38,6 +38,8 @@ from .plain import PlainConversation
 from .records import Told, apply_record, parse_records
 from .xmessages import (
     NO_AUTHORIZATION,
+    PROTOCOL_MAJOR,
+    PROTOCOL_MINOR,
     ProtocolError,
     SetupRequest,
     build_setup_failed,
@@ -79,6 +81,8 @@ PING_INTERVAL = 60.0
 
 WRONG_COOKIE = b"xssh: X11 connection rejected because of wrong authentication\n"
 TOO_LATE = b"xssh: X11 connection rejected after ForwardX11Timeout expired\n"
+WRONG_VERSION = b"Protocol version mismatch"
+"""X servers' own words: they never hear a client's own version."""
 TOO_MANY = b"xssh: X11 connection rejected: too many are open\n"
 
 
@@ -367,6 +371,9 @@ class Agent(ClientTraffic):
         if session is None or not right or self._expired:
             told = right or not self._listener.was_let_in(shown.data)
             self._refuse(client, TOO_LATE if right else WRONG_COOKIE, told=told)
+            return
+        if (event.major, event.minor) != (PROTOCOL_MAJOR, PROTOCOL_MINOR):
+            self._refuse(client, WRONG_VERSION, told=False)
             return
         if sum(each.setup is not None for each in self._clients.values()) >= CLIENT_LIMIT:
             self._refuse(client, TOO_MANY)

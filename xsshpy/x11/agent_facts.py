@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 LEARNED_LIMIT = 128
 """Most questions that one session adds to the list: a host must not drive out all others'."""
 
+LOSS_PATIENCE = 0.2
+"""How far apart the ends of an X server's connections may be (seconds). It may close but one."""
+
 
 class AgentFacts:
     """Asks at once, tells once there is a relay to the agent, and keeps what was learned."""
@@ -49,6 +52,7 @@ class AgentFacts:
         """What changed since the facts were asked for, until they are told."""
         self._is_told = False
         self._stopped = False
+        self._loss: asyncio.TimerHandle | None = None
 
     def begin(self, relay: AgentRelay) -> None:
         """Tell an agent what there is to tell, as soon as it is known, and all news of it."""
@@ -136,15 +140,28 @@ class AgentFacts:
             return
         self._relay.lose_server()
         if self._relay.has_lost_clients:
-            self._local.report("xssh: X11: the local X server ended, and all windows with it")
+            loop = asyncio.get_running_loop()
+            self._loss = loop.call_later(LOSS_PATIENCE, self._tell_of_loss, self._relay)
         else:
             self._debug("X11: the local X server ended")
+
+    def _tell_of_loss(self, relay: AgentRelay) -> None:
+        """Say that the X server ended; where clients of it live on, it closed one connection."""
+        self._loss = None
+        if not relay.serves_clients:
+            self._local.report("xssh: X11: the local X server ended, and all windows with it")
+        else:
+            self._debug("X11: the X server closed the connection that watches it")
+            self.look_again()
 
     # -- the end --
 
     def stop(self) -> None:
         """The agent is about to end: tell it no more, and look for no other X server."""
         self._stopped = True
+        if self._loss is not None and self._relay is not None:
+            self._loss.cancel()
+            self._tell_of_loss(self._relay)
         if self._telling is not None:
             self._telling.cancel()
 

@@ -162,6 +162,11 @@ class AgentRelay:
         return lately or bool(self._clients)
 
     @property
+    def serves_clients(self) -> bool:
+        """Whether the X server still has a client's connection."""
+        return any(not connection.is_closed for connection in self._clients.values())
+
+    @property
     def bytes_on_wire(self) -> tuple[int, int]:
         """What the link took so far, to the other host and from there (bytes)."""
         return self._link.writer.wire_bytes, self._link.reader.wire_bytes
