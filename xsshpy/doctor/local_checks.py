@@ -28,7 +28,9 @@ from xsshpy.x11.verify import DisplayProbe, Verdict
 PROOF_DEADLINE = 20.0
 """As for a session: XQuartz, started by the proof, takes up to twelve seconds."""
 CONNECT_DEADLINE = 15.0
+"""How long the X server may take to let a connection in (seconds)."""
 _PROGRAM_DEADLINE = 5.0
+"""How long a program may take to say what it is asked for (seconds)."""
 
 _FEWEST_FILES = 24
 """Below that neither the proof of the display nor a login goes through (tried)."""

@@ -41,11 +41,14 @@ PROOF_DEADLINE = 60.0
 """Tk natively over a slow link takes half a minute for its first window (seconds)."""
 
 SPEED_DEADLINE = 30.0
+"""How long the measurements may take together (seconds)."""
 _MISMATCH = re.compile(r"undefined symbol|version [`']\S+' not found|wrong ELF class")
 _MISSING = re.compile(r"(lib[\w.+-]+\.so[.\d]*): cannot open shared object file")
 _NAMES_FILES = re.compile(rf"(?i)MPLBACKEND[=\s]+[\"']?({'|'.join(FILE_BACKENDS)})\b")
 _VOLUME = 1 << 19
+"""Bytes whose way here is timed."""
 _VOLUME_SECONDS = 5.0
+"""How long they may take; what came by then counts."""
 _WORD_SECONDS = 5.0
 _WORD_PAUSE = 0.02
 _TRIPS = 3

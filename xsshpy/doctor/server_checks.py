@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 _SETTLING = 2.0
+"""Seconds after a session's end in which the server may refuse the next one for it."""
 _PAUSE = 0.05
 
 COMMAND_DEADLINE = 20.0

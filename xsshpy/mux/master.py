@@ -60,7 +60,9 @@ _LEAVING_PATIENCE = 5.0
 """Seconds until the server has closed the channel of a peer that is gone."""
 
 _CLOSING_PATIENCE = 1.0
+"""Seconds for the peers to be gone when the master ends."""
 _ACCEPT_PAUSE = 1.0
+"""Seconds without new peers, after one could not be let in."""
 _DENIED = b"Permission denied"
 
 

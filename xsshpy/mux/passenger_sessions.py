@@ -58,6 +58,7 @@ SERVER_PATIENCE = 5.0
 """Seconds without a byte from the server after a session was asked for; then it counts as lost."""
 
 _CLOSE_CHECK = 0.05
+"""Seconds between two looks at whether a thread still reads a descriptor."""
 _EXPLICIT_TTY = ("yes", "true", "force")
 
 

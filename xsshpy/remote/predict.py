@@ -117,7 +117,11 @@ class Predictor:
             self._core_fact,
         )
         self._follow = self.follower.core
-        self._handlers: Dict[int, Callable[[Request], Opinion]] = {
+        self._handlers = self._core_handlers(windows)
+
+    def _core_handlers(self, windows: WindowAnswers) -> Dict[int, Callable[[Request], Opinion]]:
+        """Return who judges a core request, by its opcode."""
+        return {
             3: windows.get_window_attributes,
             14: windows.get_geometry,
             15: windows.query_tree,

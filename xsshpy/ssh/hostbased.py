@@ -35,6 +35,7 @@ _HOST_KEYS = "/etc/ssh/ssh_host_{}_key.pub"
 _KINDS = ("ecdsa", "ed25519", "rsa")
 _VERSION = 2
 _DEADLINE = 30.0
+"""Seconds for ssh-keysign to sign."""
 _REPLY_LIMIT = 64 << 10
 _RSA_NAMES = (b"rsa-sha2-512", b"rsa-sha2-256", b"ssh-rsa")
 

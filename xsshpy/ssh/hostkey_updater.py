@@ -39,6 +39,7 @@ FINISH_DEADLINE: Final = 1.0
 """Seconds that the end of a run waits for an update that is under way."""
 
 _PROOF_DEADLINE: Final = 10.0
+"""Seconds for the server to sign with its other keys."""
 _MOST_QUESTIONS: Final = 3
 _RSA_PROOFS: Final = ("rsa-sha2-256", "rsa-sha2-512")
 _CONFIRM: Final = "client_global_hostkeys_prove_confirm"

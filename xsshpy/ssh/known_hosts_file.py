@@ -34,6 +34,7 @@ from xsshpy.ssh.known_hosts import (
 _READ_SECONDS: Final = 5.0
 """How long a pipe (``UserKnownHostsFile=/dev/fd/63``) may take to be read."""
 _LOCK_SECONDS: Final = 5.0
+"""How long another process may keep the file locked, or go on replacing it."""
 _LOCK_PAUSE_SECONDS: Final = 0.02
 _REWRITES: Final = 20
 _SALT_BYTES: Final = 20

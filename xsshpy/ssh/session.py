@@ -41,6 +41,7 @@ _TTY_OP_END = 0
 _HELD = -1
 """Stands among the descriptors that take no output for one that may not be written to now."""
 _FLUSH_CHECK = 0.005
+"""Seconds between two looks at whether all output is out."""
 PTY_REQUEST = "PTY allocation"
 """ssh's name for the request."""
 

@@ -43,6 +43,7 @@ from xsshpy.tokens import home_directory
 
 _PING = b"keepalive@openssh.com"
 _PING_DEADLINE = 5.0
+"""Seconds for the server to answer what shows that it has announced its keys."""
 _COMPARE = "compare the key's fingerprint with the one that the server's administrator gives you"
 
 

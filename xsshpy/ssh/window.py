@@ -17,6 +17,7 @@ LARGEST_WINDOW = 16 << 20
 _SHARE_OF_RENEWAL = 8
 """The window is renewed when one part of so many is used: what is used stands still meanwhile."""
 _BUSY = 0.75
+"""The share of the window that a trip has to take before the window grows."""
 
 
 @dataclass

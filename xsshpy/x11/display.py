@@ -48,6 +48,7 @@ _LAUNCHD = "/com.apple.launchd."
 _MAX_HOST = 255
 _MAX_ADDRESSES = 8
 _BACKLOG_PAUSE = 0.02
+"""Seconds between two attempts at a server that has a queue."""
 _FORMS = "set DISPLAY to the form :0, host:0 or the path of a socket"
 
 

@@ -25,6 +25,7 @@ VERDICT_PATIENCE = 3.0
 VERDICT_DEADLINE = 20.0
 """Seconds by which every proof has ended: XQuartz, started by it, takes up to twelve."""
 _CONNECT_DEADLINE = 15.0
+"""Seconds for the X server to let a connection in."""
 
 
 @dataclass(frozen=True)

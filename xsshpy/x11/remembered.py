@@ -19,6 +19,7 @@ from xsshpy.x11.cache import cache_folder, read_own_file, write_own_file
 
 YES_LIFETIME = 90 * 86400
 NO_LIFETIME = 86400
+"""How long each is believed (seconds)."""
 HOST_LIMIT = 500
 FILE_LIMIT = 1 << 18
 LATEST = 1e12

@@ -44,7 +44,9 @@ _MAX_TIMEOUT = 2_000_000
 expired before it starts, is set again from within itself, and the server aborts (21.1)."""
 _MAX_ANSWER = 1 << 18
 _GRACE = 1.5
+"""Seconds for the child to revoke the cookie once its stdin has ended."""
 _KILLED = 3.0
+"""Seconds for a child that was killed to be gone."""
 
 # -I keeps the current directory, where a json.py may lie, out of the child's path.
 _BOOT = (
