@@ -17,7 +17,7 @@ _LONGEST_VERSION = 245
 """Characters after ``SSH-2.0-``: with that and the line's end there may be 255."""
 
 REFUSALS = {
-    "Exceeded MaxStartups": "try again: too many were logging in at once (MaxStartups there)",
+    "Exceeded MaxStartups": "connect again: too many were logging in at once (MaxStartups there)",
     # From 9.8 on, for PerSourcePenalties too.
     "Not allowed at this time": "wait a minute: that server refuses this address for a while, "
     "after logins that failed or too many at once",
