@@ -36,8 +36,11 @@ TK = "MPLBACKEND=TkAgg", sys.executable, "tkinter, matplotlib"
 QT6 = "MPLBACKEND=QtAgg QT_API=PySide6", sys.executable, "PySide6.QtWidgets"
 QT5 = "MPLBACKEND=QtAgg QT_API=PyQt5", SYSTEM_PYTHON, "PyQt5.QtWidgets, matplotlib"
 GTK3 = "MPLBACKEND=GTK3Agg", SYSTEM_PYTHON, "numpy, matplotlib.backends.backend_gtk3agg"
-TOOLKITS = {"Qt 6": (*QT6, 8), "Qt 5": (*QT5, 9), "GTK 3": (*GTK3, 9)}
-"""Settings, Python, what it needs, and the most trips that are waited for until it is drawn."""
+TOOLKITS = {"Qt 6": (*QT6, 8), "Qt 5": (*QT5, 9), "GTK 3": (*GTK3, 16)}
+"""Settings, Python, what it needs, and the most trips that are waited for until it is drawn.
+
+GTK 3.24.38 waits for 9 of them, 3.24.49 for 15.
+"""
 
 XTERM_TRIPS = 18
 STALE = 2
@@ -154,7 +157,7 @@ def test_what_other_toolkits_wait_for(distance: Distance, watcher: Watcher, tool
     assert 0 < sum(client["trips"] for client in clients) <= most, clients
 
 
-MANAGED = {"TkAgg": (TK, 13), "Qt 6": (QT6, 14), "GTK 3": (GTK3, 20)}
+MANAGED = {"TkAgg": (TK, 13), "Qt 6": (QT6, 14), "GTK 3": (GTK3, 22)}
 """The most trips under a window manager, until it is drawn and gone again."""
 
 

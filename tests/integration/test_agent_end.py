@@ -51,7 +51,7 @@ def test_normal_end(host: AgentHost) -> None:
     done.require_flawless()
     assert (done.status, done.stderr) == (4, "")
     host.wait_until_clean()
-    assert not os.path.exists(f"/proc/{agent}")
+    wait_until(lambda: not os.path.exists(f"/proc/{agent}"), what="the end of the agent")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

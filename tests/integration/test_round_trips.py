@@ -59,7 +59,10 @@ class Distance:
         return min(counts)
 
     def compare(self, words: Sequence[str]) -> tuple[float, float]:
-        """Return the trips of ssh and of xssh; xssh is tried again while it has more."""
+        """Return the trips of ssh and of xssh; xssh is tried again while it has more.
+
+        On a busy machine ssh's may be more than it needs.
+        """
         ssh = count_round_trips(
             [*PROGRAMS["ssh"], *self.home.arguments, *words], self.environment, self.link
         )
@@ -83,7 +86,7 @@ def far(sshd: SshServer, client_home: ClientHome, make_link: MakeLink) -> Distan
 )
 def test_a_start_takes_a_round_trip_less_than_with_ssh(far: Distance, words: list[str]) -> None:
     ssh, xssh = far.compare(words)
-    assert xssh == ssh - 1
+    assert xssh <= ssh - 1
 
 
 @pytest.mark.parametrize("way", ["native", "agent"])
@@ -102,7 +105,7 @@ def test_with_x11_a_start_takes_no_more_round_trips_than_with_ssh(
     """xssh waits for the display, granted or made, before it sends the command."""
     far.environment = far.home.environment(xvfb, XSSH_X11=way)
     ssh, xssh = far.compare(words)
-    assert xssh == ssh
+    assert xssh <= ssh
 
 
 @pytest.mark.parametrize("option", ["--backend=none", "rsync --server"])
@@ -127,7 +130,7 @@ def test_a_key_from_an_agent_costs_no_more_round_trips(
         agent.add(key_ring.client_key)
         words = ["-x", f"-oIdentityAgent={agent.path}", "-oIdentitiesOnly=no"]
         ssh, xssh = far.compare([*words, "-oIdentityFile=none", "far", "echo x; cat"])
-        assert xssh == ssh - 1
+        assert xssh <= ssh - 1
 
 
 def test_a_jump_costs_as_many_round_trips_as_with_ssh(

@@ -29,6 +29,7 @@ def alike(text: str) -> str:
     for pattern, general in (
         # Debian's own line.
         (r"""(ssh-keygen -f )["']([^"']*)["'] -R ["']([^"']*)["']""", r"\1'\2' -R '\3'"),
+        (r"(fingerprint is):? ((?:SHA256|MD5):\S+?)\.?(\r?\n)", r"\1 \2\3"),  # 10.1
         # ~# in 9.6 to 10.5.
         (r"\[session:\w+\]", "[session]"),
         (r"\[tun-connection\]", "[tun]"),
