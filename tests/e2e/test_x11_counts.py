@@ -157,7 +157,7 @@ def test_what_other_toolkits_wait_for(distance: Distance, watcher: Watcher, tool
     assert 0 < sum(client["trips"] for client in clients) <= most, clients
 
 
-MANAGED = {"TkAgg": (TK, 13), "Qt 6": (QT6, 14), "GTK 3": (GTK3, 22)}
+MANAGED = {"TkAgg": (TK, 13), "Qt 6": (QT6, 14), "GTK 3": (GTK3, 25)}
 """The most trips under a window manager, until it is drawn and gone again."""
 
 
