@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.beside import alike
+from tests.support.sshd import quick_exchanges
 from tests.support.tools import require_tool
 from xsshpy.console import LogLevel
 from xsshpy.ssh.hostkey_decisions import (
@@ -69,6 +70,7 @@ class Host:
             "UsePAM no",
             "LogLevel QUIET",
             "PidFile none",
+            f"KexAlgorithms {quick_exchanges()}",
         ]
         if self.with_certificate:
             lines.append(f"HostCertificate {self.keys / self.host_key}-cert.pub")

@@ -239,7 +239,7 @@ class SshServer:
             "PerSourcePenalties no" if _knows("PerSourcePenalties") else "",
             "UseDNS no",
             # A tenth of a second of processor time for each login of ssh: more than all the rest.
-            f"KexAlgorithms {_quick_exchanges()}" if options.is_hurried else "",
+            f"KexAlgorithms {quick_exchanges()}" if options.is_hurried else "",
             "PidFile none",
             # Tests log in faster and more often than anyone at a keyboard.
             "MaxStartups 200:30:400",
@@ -373,7 +373,7 @@ class SshServer:
 
 
 @functools.cache
-def _quick_exchanges() -> str:
+def quick_exchanges() -> str:
     """Return the key exchanges to be had but for the slowest, older ones among them."""
     argv = [need_tool("ssh"), "-Q", "kex"]
     names = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
