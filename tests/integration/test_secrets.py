@@ -24,7 +24,7 @@ import pytest
 from tests.support.agenthost import AgentHost
 from tests.support.asyncserver import AsyncServer, Policy, Round
 from tests.support.clients import ClientHome
-from tests.support.processes import find_descendants, run, xssh_command
+from tests.support.processes import find_descendants, run, wait_until, xssh_command
 from tests.support.sshd import KeyRing, generate_key
 from tests.support.terminals import Terminal
 from tests.support.xvfb import Xvfb
@@ -152,6 +152,7 @@ BY_QUESTIONS: dict[str, object] = {
     "steps": (("keyboard-interactive",),),
     "rounds": (Round((("Code: ", False), ("Name: ", True)), (ANSWER, NEW)),),
 }
+STAYING = ("-oControlMaster=yes", "-oControlPath=${TMPDIR}/control", "-oControlPersist=1")
 WAYS = {
     "password": Way(BY_PASSWORD, [PASSWORD], reaches=(PASSWORD,)),
     "wrong passwords": Way(BY_PASSWORD, [GUESS] * 3, 255, reaches=(GUESS,)),
@@ -172,6 +173,7 @@ WAYS = {
     ),
     "farewell": Way({**BY_PASSWORD, "farewell": "Not today."}, [PASSWORD], 255),
     "an error that nobody expects": Way(BY_PASSWORD, [PASSWORD], 255, before=BREAKS),
+    "a master that stays": Way(BY_PASSWORD, [PASSWORD], words=STAYING, reaches=(PASSWORD,)),
     "doctor": Way(BY_PASSWORD, [PASSWORD] * 9, 1, ("--doctor", "--json"), reaches=(PASSWORD,)),
 }
 
@@ -241,12 +243,15 @@ def test_no_secret_is_seen(
         place.answer(short_directory, way.answers, watch.witness)
         with watch.looking():
             done = run(place.argv, env=place.environment, timeout=60)
+            control = client_home.temporary / "control"
+            wait_until(lambda: not control.exists(), what="the master's end")
     finally:
         place.server.stop()
     said = place.log.read_text() if place.log.exists() else ""
     assert done.status == way.status, f"{done}\n{said[-3000:]}"
     assert all(each in repr(place.server.log) for each in way.reaches), place.server.log
     assert watch.witness.read_text().count("askpass") > 0
+    assert ("ControlPersist timeout expired" in said) is (way.words == STAYING)
     watch.add("stdout", done.stdout)
     watch.add("stderr", done.stderr.encode())
     watch.add("log", said.encode())
