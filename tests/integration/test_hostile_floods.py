@@ -239,7 +239,7 @@ ROWS = {
     ),
     "banners": Row(before_the_session(SUCCESS, banner(SPLIT), times=40), GOES_ON),
     "farewell": Row(
-        before_the_session(ACCEPT, Byte(1) + UInt32(2) + String(NASTY * 6000) + String(b"")),
+        before_the_session(ACCEPT, Byte(1) + UInt32(2) + String(NASTY * 4000) + String(b"")),
         words="Received disconnect",
     ),
     "group of 1024 bits": group(asyncssh.kex_dh._group1_p),

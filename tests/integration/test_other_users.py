@@ -48,8 +48,10 @@ def unix(path, said=b""):
     link = socket.socket(socket.AF_UNIX)
     link.settimeout(10)
     link.connect(path)
+    if not said:
+        return "connected"
     link.sendall(said)
-    return link.recv(4096).hex() if said else "connected"
+    return link.recv(4096).hex()
 """
 
 
