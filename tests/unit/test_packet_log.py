@@ -21,11 +21,14 @@ def _kexinit(kex: str, cipher: str = "aes128-ctr", mac: str = "hmac-sha2-256") -
 
 
 class Told:
-    def __init__(self, address: str | None = "192.0.2.1", **options: int) -> None:
+    def __init__(self, address: str | None = "192.0.2.1", sends_environment: bool = False) -> None:
         self.lines: list[str] = []
         peer = Peer("host", 22, "joe", address)
         self.log = PacketLog(
-            lambda level, text: self.lines.append(text), peer, lambda: Volume(320, 640), **options
+            lambda level, text: self.lines.append(text),
+            peer,
+            lambda: Volume(320, 640),
+            sends_environment=sends_environment,
         )
 
     def sent(self, payload: bytes, number: int = 0) -> list[str]:
@@ -148,3 +151,18 @@ def test_extensions_are_bounded() -> None:
     assert lines.count("kex_input_ext_info: odd (unrecognised)") == 64
     known = b"\x07" + _number(1) + _string("server-sig-algs") + _string("ssh-ed25519")
     assert Told().received(known)[-1] == "kex_input_ext_info: server-sig-algs=<ssh-ed25519>"
+
+
+def test_one_byte_too_few() -> None:
+    adjust = b"\x5d" + _number(3) + _number(9)
+    assert Told().received(adjust) == ["channel 3: rcvd adjust 9"]
+    assert Told().received(adjust[:-1]) == ["packet type 93 has too few fields"]
+
+
+def test_a_long_version_is_cut() -> None:
+    told = Told()
+    told.log.note_version("SSH-2.0-" + "x" * 101)
+    assert told.lines == [
+        "Remote protocol version 2.0, remote software version " + "x" * 100,
+        "Authenticating to host:22 as 'joe'",
+    ]
