@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.asyncserver import AsyncServer, Policy
-from tests.support.beside import Beside
+from tests.support.beside import Beside, alike
 from tests.support.clients import ClientHome
 from tests.support.processes import Completed
 from tests.support.sshd import KeyRing, ServerOptions, SshServer, generate_key
@@ -71,7 +71,8 @@ def update_both(
     for program in ("ssh", "xssh"):
         old.unlink(missing_ok=True)
         known.write_text(before)
-        runs.append(login.run(program, *words, "server", command))
+        done = login.run(program, *words, "server", command)
+        runs.append(done._replace(stderr=alike(done.stderr)))
         files = sorted(path.name for path in folder.iterdir())
         after.append((known.read_text(), old.read_text() if old.exists() else None, files))
     assert after[1] == after[0], f"\nxssh: {after[1]}\nssh:  {after[0]}"

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -44,9 +45,12 @@ class World:
     def __init__(self, place: Harbour, master: subprocess.Popen[bytes]) -> None:
         self.place = place
         self.master = master
-        assert place.run("ssh", "server", "true").status == 0
-        self._descriptors = open_descriptors(master.pid)
         self._processes = set(place.server.sessions())
+        assert place.run("ssh", "server", "true").status == 0
+        # What that session had is given back after its passenger has left.
+        wait_until(lambda: set(place.server.sessions()) == self._processes, what="its end")
+        time.sleep(0.2)
+        self._descriptors = open_descriptors(master.pid)
 
     def has_taken(self, count: int) -> bool:
         """Say whether the master holds so many descriptors more than at first."""

@@ -56,7 +56,8 @@ async def examine(
     found: list[Finding] = []
     try:
         for task in started.values():
-            found.append(await task)
+            # Shielded, as a check that ends just when it is cancelled would swallow that.
+            found.append(await asyncio.shield(task))
             show(found[-1])
     finally:
         for task in started.values():
