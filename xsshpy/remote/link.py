@@ -258,12 +258,10 @@ class Link:
             stream.queued -= share
             stream.pace.sent(share)
             return frame, share
-        else:
-            frame = item.frame
         stream.items.popleft()
         stream.queued -= item.raw
         stream.pace.sent(item.raw)
-        return frame, item.raw
+        return item.frame, item.raw
 
     # -- receiving --
 
