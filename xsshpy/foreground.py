@@ -193,9 +193,10 @@ class Attendance:
         try:
             await self._command_line.ask_and_obey()
         finally:
-            self._process.hold_output(False)
+            # Raw first: what was held may be put out at once.
             if not self._process.closed.is_set() and not self.disconnected:
                 self._enter_raw_mode()
+            self._process.hold_output(False)
 
     async def _go_to_background(self) -> None:
         self._leave_raw_mode()

@@ -25,7 +25,7 @@ from tests.support.tools import openssh_release
 
 CONFIG = f"Ciphers {CIPHER}\nMaxStartups 100\nLoginGraceTime 8"
 ALIVE = ("-oServerAliveInterval=1", "-oServerAliveCountMax=1", "-oConnectTimeout=2")
-COMMAND = "echo out; echo err >&2; exit 3"
+COMMAND = "echo out; sleep 0.1; echo err >&2; exit 3"
 WHOLE = (3, b"out\n", "err\n")
 STAGES = {
     "first line": 0,

@@ -16,6 +16,7 @@ import pytest
 
 from tests.integration._relay_server import RelayedDisplay, run_client
 from tests.support import xstreams as x
+from tests.support.processes import find_descendants, wait_until
 from tests.support.tools import require_tool, skip_or_fail
 from tests.support.xvfb import COOKIE_NAME, Xvfb
 from xsshpy.remote.xextensions import HIDDEN_EXTENSIONS
@@ -256,6 +257,10 @@ def test_the_end_of_the_session_ends_its_clients(xvfb, tmp_path):
                 assert await asyncio.wait_for(client.wait(), 10) != 0
 
     asyncio.run(test())
+    wait_until(
+        lambda: not any("sleep" in each.command for each in find_descendants(os.getpid())),
+        what="the end of what ran in it",
+    )
 
 
 # -- a client of our own, for what libraries never send --
