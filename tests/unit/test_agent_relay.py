@@ -295,3 +295,17 @@ def test_a_connection_ahead_may_hear_news_at_once(behind: bytes) -> None:
         )
 
     run(test)
+
+
+def test_a_connection_ahead_that_is_not_answered_ends_with_the_link() -> None:
+    async def test(stage: Stage) -> None:
+        stage.relay.start()
+        await until(lambda: len(stage.servers) == POOL_SIZE)
+        loop = asyncio.get_running_loop()
+        for server in stage.servers:
+            assert await asyncio.wait_for(loop.sock_recv(server, 4096), 10) == SETUP
+        await stage.relay.aclose()
+        for server in stage.servers:
+            assert await asyncio.wait_for(loop.sock_recv(server, 1), 10) == b""
+
+    run(test)

@@ -135,6 +135,7 @@ class AgentRelay:
         self._link = Link(time.monotonic, time.process_time, TO_LOCAL)
         self._clients: dict[int, ServerConnection] = {}
         self._pool: dict[int, ServerConnection] = {}
+        self._opening: set[ServerConnection] = set()  # that are to be offered
         self._next_slot = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._full = False
@@ -267,9 +268,10 @@ class AgentRelay:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        connections = [*self._clients.values(), *self._pool.values()]
+        connections = [*self._clients.values(), *self._pool.values(), *self._opening]
         self._clients.clear()
         self._pool.clear()
+        self._opening.clear()
         for connection in connections:
             connection.close()
         await asyncio.gather(*(connection.wait_closed() for connection in connections))
@@ -428,15 +430,18 @@ class AgentRelay:
         task.add_done_callback(self._tasks.discard)
 
     async def _open_ahead(self) -> None:
-        """Open one connection and offer it."""
+        """Open one connection and offer it; if this is cancelled, ``aclose`` closes it."""
         connection = ServerConnection(self)
+        self._opening.add(connection)
         try:
             await connection.open()
             setup = await connection.shake_hands()
         except Exception as error:  # whatever the opener did: clients then get one of their own
             self._options.debug(f"no connection ahead: {describe_failure(error)}")
+            self._opening.discard(connection)
             connection.close()
             return
+        self._opening.discard(connection)
         slot, self._next_slot = self._next_slot, (self._next_slot + 1) % 0xFFFF
         self._pool[slot] = connection
         connection.slot = slot
