@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import pty
+import resource
 import socket
 import tempfile
 import threading
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.loops import until
-from xsshpy.terminal.streams import READ_SIZE, InputPump
+from xsshpy.terminal.streams import READ_SIZE, InputPump, OutputWriter
 
 KINDS = ("pipe", "fifo", "terminal", "master", "socket")
 
@@ -205,3 +206,39 @@ def test_input_that_is_non_blocking_stays_so() -> None:
             reader.pump.stop()
 
         asyncio.run(run())
+
+
+def test_output_that_must_wait_has_a_number_that_select_does_not_know() -> None:
+    """As a master with many passengers has it, each with three descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2048:
+        pytest.skip("no more files may be open here")
+    number, sent = 1500, b"x" * (1 << 18)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    try:
+        reader, writer = os.pipe()
+        os.dup2(writer, number, inheritable=False)
+        os.close(writer)
+        os.set_blocking(number, False)
+        taken = bytearray()
+
+        async def run() -> None:
+            output = OutputWriter(number, pause=_nothing, resume=_nothing, broken=errors.append)
+            output.write(sent)
+            while len(taken) < len(sent):
+                taken.extend(
+                    await asyncio.wait_for(asyncio.to_thread(os.read, reader, 1 << 16), 20)
+                )
+            await asyncio.wait_for(output.close(), 20)
+
+        errors: list[OSError] = []
+        asyncio.run(run())
+        assert bytes(taken) == sent and not errors
+        os.close(number)
+        os.close(reader)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _nothing() -> None:
+    """There is nobody to pause."""

@@ -376,7 +376,17 @@ def _write_all(descriptor: int, batch: list[bytes]) -> OSError | None:
         try:
             view = view[os.write(descriptor, view) :]
         except BlockingIOError:
-            select.select([], [descriptor], [])
+            _wait_writable(descriptor)
         except OSError as error:
             return error
     return None
+
+
+def _wait_writable(descriptor: int) -> None:
+    """Wait until there is room. select(2) ends at 1023; poll(2) does not know every terminal."""
+    try:
+        select.select([], [descriptor], [])
+    except ValueError:
+        poller = select.poll()
+        poller.register(descriptor, select.POLLOUT)
+        poller.poll()
