@@ -72,3 +72,14 @@ def test_a_master_that_takes_nothing_is_not_waited_for() -> None:
         keyboard.close()
         os.close(reader)
         os.close(writer)
+
+
+def test_one_that_no_master_took_leaves_nothing_open() -> None:
+    reader, writer = os.pipe()
+    keyboard = Keyboard(reader, None)
+    ours = keyboard.reader
+    keyboard.close()
+    with pytest.raises(OSError):
+        os.fstat(ours)
+    os.close(reader)
+    os.close(writer)

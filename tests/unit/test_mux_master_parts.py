@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import signal
+import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -17,9 +21,12 @@ from xsshpy.console import Console
 from xsshpy.errors import UsageError
 from xsshpy.mux.context import MasterContext
 from xsshpy.mux.control import decide_sharing_time, read_control
+from xsshpy.mux.link import Link
 from xsshpy.mux.master import Master
 from xsshpy.mux.messages import PATH_PORT, MuxProtocolError, OpenForward
+from xsshpy.mux.passenger import Signals
 from xsshpy.mux.passenger_forwards import InvalidForwardError, describe_forward, read_forward
+from xsshpy.mux.proxy import carry_proxy
 from xsshpy.mux.sharing import digest, why_not
 from xsshpy.mux.sockets import listen
 from xsshpy.settings import Invocation, Settings
@@ -183,3 +190,94 @@ def test_a_peer_of_whom_the_system_has_no_word_stays_outside_alone(
     asyncio.run(use())
     words = b"channel_post_mux_listener: getpeereid failed: "
     assert [line.startswith(words) for line in said.getvalue().splitlines()] == [True, True]
+
+
+def test_a_master_ends_though_a_session_waits_for_a_reader_on_its_way_out(
+    short_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xsshpy.mux.master._CLOSING_PATIENCE", 0.05)
+    parts = SimpleNamespace(soundness=None, console=Console(stderr=io.BytesIO()))
+    waits: list[str] = []
+
+    async def carry() -> None:
+        try:
+            waits.append("server")
+            await asyncio.Event().wait()
+        finally:
+            waits.append("reader")
+            await asyncio.Event().wait()
+
+    async def use() -> None:
+        listener = listen(str(short_directory / "m"))
+        master = Master(listener, cast("MasterContext", parts), lambda: None)
+        task = master.spawn(carry())
+        await asyncio.sleep(0)
+        await asyncio.wait_for(master.close(), 20)
+        assert task.cancelled()
+
+    asyncio.run(use())
+    assert waits == ["server", "reader"]
+
+
+@pytest.mark.parametrize("mode", ["messages", "proxy"])
+def test_a_peer_that_takes_nothing_is_waited_for_in_proxy_mode_alone(
+    monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr("xsshpy.mux.link.PATIENCE", 0.1)
+    monkeypatch.setattr("xsshpy.mux.proxy.ChannelProxy", _FloodingProxy)
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    connection = SimpleNamespace(watch_writing=lambda _: None, unwatch_writing=lambda _: None)
+    session = SimpleNamespace(connection=connection)
+    context = cast("MasterContext", SimpleNamespace(session=session, forwarder=None))
+
+    async def use() -> int:
+        loop, link = asyncio.get_running_loop(), Link(ours)
+        if mode == "proxy":
+            carrying = asyncio.create_task(carry_proxy(context, link))
+            theirs.send(b"\0\0")  # a packet that is not whole
+        else:
+            link.post_bytes(bytes(_FLOOD))
+            carrying = asyncio.create_task(asyncio.sleep(0))
+        await asyncio.sleep(0.4)  # stopped, for longer than is waited
+        taken = 0
+        with contextlib.suppress(ConnectionResetError):
+            while taken < _FLOOD and (data := await loop.sock_recv(theirs, 1 << 20)):
+                taken += len(data)
+        theirs.close()
+        with contextlib.suppress(MuxProtocolError):
+            await asyncio.wait_for(carrying, 20)
+        await link.close()
+        return taken
+
+    assert (asyncio.run(use()) == _FLOOD) == (mode == "proxy")
+
+
+_FLOOD = 1 << 20
+
+
+class _FloodingProxy:
+    """Has as much for its client at once as the client's windows allow."""
+
+    def __init__(self, *arguments: object) -> None:
+        *_, send, _ = arguments
+        cast("Callable[[bytes], None]", send)(bytes(_FLOOD))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_no_process_has_the_number_that_a_master_tells() -> None:
+    before = {number: signal.getsignal(number) for number in _HANDLED}
+    try:
+        with Signals(0xFFFFFFFF):
+            signal.raise_signal(signal.SIGWINCH)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_HANDLED = (
+    *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM),
+    *(signal.SIGWINCH, signal.SIGCONT),
+)

@@ -40,8 +40,7 @@ class Keyboard:
 
     def begin(self, suspend: Callable[[str], object]) -> None:
         """The master has its end, so close it here. ``suspend`` is what ^Z after an escape does."""
-        os.close(self.reader)
-        self.reader = -1
+        self._close_reader()
         self._suspend = suspend
 
     @property
@@ -60,12 +59,18 @@ class Keyboard:
             self._close_writer()
 
     def close(self) -> None:
-        """Let go of the terminal."""
+        """Let go of the terminal, and of the pipe."""
+        self._close_reader()
         self._close_writer()
         self._waiting, self._has_ended = b"", True
         if self._source > _STANDARD:
             os.close(self._source)
             self._source = -1
+
+    def _close_reader(self) -> None:
+        reader, self.reader = self.reader, -1
+        if reader >= 0:
+            os.close(reader)
 
     def _close_writer(self) -> None:
         writer, self._writer = self._writer, -1

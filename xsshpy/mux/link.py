@@ -6,7 +6,8 @@ Rules kept here:
   came before them, and proxy mode finds its bytes where it looks.
 * A frame that has begun has to end, and descriptors that were announced have to come, within
   :data:`PATIENCE`. What waits to be sent is at most :data:`MOST_WAITING`, and a peer that takes
-  nothing is given up.
+  nothing is given up. In proxy mode there may wait more, and for as long as the peer is there:
+  it is a whole ssh, which its user may have stopped.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Link:
         self._writing: asyncio.Task[None] | None = None
         self._is_broken = False
         self.most_waiting = MOST_WAITING
+        self.patience: float | None = PATIENCE
 
     async def read_request(self) -> Request | None:
         """Return the next request; None where the peer is gone.
@@ -60,7 +62,7 @@ class Link:
         if not await self._read_some():
             return None
         try:
-            return await asyncio.wait_for(self._read_rest(), PATIENCE)
+            return await asyncio.wait_for(self._read_rest(), self.patience)
         except (TimeoutError, asyncio.TimeoutError):
             raise MuxProtocolError("a message has no end") from None
 
@@ -136,16 +138,11 @@ class Link:
         try:
             while self._waiting and not self._is_broken:
                 data, self._waiting = bytes(self._waiting), bytearray()
-                await asyncio.wait_for(self._loop.sock_sendall(self.socket, data), PATIENCE)
+                await asyncio.wait_for(self._loop.sock_sendall(self.socket, data), self.patience)
         except (OSError, asyncio.TimeoutError):
             self.break_off()
         finally:
             self._writing = None
-
-    @property
-    def unsent(self) -> int:
-        """Bytes that wait for the peer."""
-        return len(self._waiting)
 
     def break_off(self) -> None:
         """Let the peer see the end; whoever reads here sees it too."""

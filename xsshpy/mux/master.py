@@ -60,7 +60,7 @@ _LEAVING_PATIENCE = 5.0
 """Seconds until the server has closed the channel of a peer that is gone."""
 
 _CLOSING_PATIENCE = 1.0
-"""Seconds for the peers to be gone when the master ends."""
+"""Seconds for the peers to be gone when the master ends, and for each time they are told to."""
 _ACCEPT_PAUSE = 1.0
 """Seconds without new peers, after one could not be let in."""
 _DENIED = b"Permission denied"
@@ -147,9 +147,11 @@ class Master:
             peer.hang_up()
         tasks = [*self._tasks, self._accepting]
         await asyncio.wait(tasks, timeout=_CLOSING_PATIENCE)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # On its way out a session waits for who reads its output, who may never read again.
+        for _ in range(2):
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_CLOSING_PATIENCE)
 
     def complain(self, text: str) -> None:
         """Say what is wrong with a peer, if that was not said too often."""

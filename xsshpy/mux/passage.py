@@ -56,9 +56,34 @@ def run_session(task: MuxTask, conversation: Conversation) -> int | None:
     pid = _require_alive(task, conversation, _SESSION)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     keyboard = _own_keyboard(task, streams)
-    stdin = STDIN if keyboard is None else keyboard.reader
     flags = KeptFlags()
-    terminal = _load_terminal() if streams.raw else None
+    try:
+        terminal = _load_terminal() if streams.raw else None
+        opened = _open_session(task, conversation, streams, keyboard)
+        if opened is None:
+            return None
+        if task.settings.fork_after_authentication and _leave_foreground():
+            flags.leave_to_child()
+            return 0
+        passenger = Passenger(
+            conversation,
+            task.console,
+            opened.session,
+            terminal,
+            let_go=flags.restore if task.control.is_automatic else None,
+        )
+        return _stay(task, passenger, streams, pid, keyboard)
+    finally:
+        flags.restore()
+        if keyboard is not None:
+            keyboard.close()
+
+
+def _open_session(
+    task: MuxTask, conversation: Conversation, streams: Streams, keyboard: Keyboard | None
+) -> SessionOpened | None:
+    """Have the master open the session; None where it does not, which has been told."""
+    stdin = STDIN if keyboard is None else keyboard.reader
     try:
         request = _session_request(task, conversation, streams)
         reply = _pass_streams(conversation, request, (stdin, STDOUT, STDERR), streams.null_input)
@@ -69,15 +94,16 @@ def run_session(task: MuxTask, conversation: Conversation) -> int | None:
         task.complain(_explain(reply, "session request", _SESSION))
         return None
     task.console.debug(1, f"{_SESSION}: master session id: {reply.session}")
-    if task.settings.fork_after_authentication and _leave_foreground():
-        return 0
-    passenger = Passenger(
-        conversation,
-        task.console,
-        reply.session,
-        terminal,
-        let_go=flags.restore if task.control.is_automatic else None,
-    )
+    return reply
+
+
+def _stay(
+    task: MuxTask, passenger: Passenger, streams: Streams, pid: int, keyboard: Keyboard | None
+) -> int:
+    """Wait for the session's end; return its status. ``pid`` is the master's. Raises SessionError.
+
+    A remote program that a signal ended has no status either, and ssh says nothing.
+    """
     try:
         with Signals(pid) as signals:
             if not task.settings.fork_after_authentication:
@@ -86,7 +112,6 @@ def run_session(task: MuxTask, conversation: Conversation) -> int | None:
             if keyboard is not None:
                 keyboard.begin(passenger.suspend)
             status = passenger.wait(signals, keyboard)
-        # A remote program that a signal ended has no status either, and ssh says nothing.
         was_cut = not passenger.has_status and not signals.killed
         if was_cut and not _is_there(task):
             task.console.error("xssh: the connection that this session shared has ended")
@@ -94,7 +119,6 @@ def run_session(task: MuxTask, conversation: Conversation) -> int | None:
         refuse(f"{_SESSION}: {error}")
     finally:
         passenger.close()
-        flags.restore()
     if streams.pty and task.console.shows(LogLevel.INFO):
         _say_closed(task, passenger, was_killed=bool(signals.killed))
     return status

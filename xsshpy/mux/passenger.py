@@ -49,6 +49,10 @@ class KeptFlags:
             except OSError:
                 pass
 
+    def leave_to_child(self) -> None:
+        """They are for a child process to put back: the session goes on there."""
+        self._blocking = set()
+
 
 def _is_blocking(descriptor: int) -> bool:
     try:
@@ -99,7 +103,7 @@ class Signals:
         if self._master_pid > 1:
             try:
                 os.kill(self._master_pid, number)
-            except OSError:
+            except (OSError, OverflowError):  # it is gone, or no process can have this number
                 pass
 
     def _continue(self, number: int, _: FrameType | None) -> None:

@@ -30,7 +30,7 @@ async def carry_proxy(context: MasterContext, link: Link) -> None:
             takes_more.set()
 
     connection.watch_writing(hold)
-    link.most_waiting = MOST_WAITING
+    link.most_waiting, link.patience = MOST_WAITING, None
     proxy = ChannelProxy(connection, context.forwarder, link.post_bytes, link.break_off)
     try:
         while (packet := await link.read_frame()) is not None:
