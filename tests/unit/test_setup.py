@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from tests.support.tools import require_tool
 from xsshpy.__main__ import parse_command_line
 from xsshpy.doctor.probes import Answers
-from xsshpy.errors import UsageError
+from xsshpy.errors import SessionError, UsageError
 from xsshpy.setup.facts import (
     Line,
     PythonFacts,
@@ -23,6 +26,7 @@ from xsshpy.setup.facts import (
     read_server,
     read_sshd,
 )
+from xsshpy.setup.looking import look
 from xsshpy.setup.plan import (
     BEGIN,
     END,
@@ -34,8 +38,9 @@ from xsshpy.setup.plan import (
     make_plan,
     needs_root,
 )
-from xsshpy.setup.shell import program_text
+from xsshpy.setup.shell import WHO, RemoteShell, _Told, program_text
 from xsshpy.setup.undoing import read_record
+from xsshpy.setup.visitor import Visitor
 from xsshpy.setup.wording import call_step, describe_plan, describe_request
 from xsshpy.values import replace
 
@@ -503,3 +508,36 @@ def test_the_options() -> None:
 def test_options_that_make_no_sense(words: list[str]) -> None:
     with pytest.raises(UsageError):
         parse_command_line(words)
+
+
+# --- The server's answers -----------------------------------------------------------------------
+
+
+def test_a_survey_of_many_lines_is_read_to_its_end() -> None:
+    """As of an sshd with hundreds of Match blocks."""
+    said = "".join(f"{WHO} 0 line /etc/ssh/sshd_config|{n}:Match User u{n}\n" for n in range(700))
+    out = bytearray()
+    process = SimpleNamespace(
+        out=out,
+        err=bytearray(),
+        news=SimpleNamespace(clear=lambda: None, wait=lambda: asyncio.sleep(60)),
+        closed=asyncio.Event(),
+        write=lambda data: out.extend(f"{said}{WHO} 0 end 1\n".encode()),
+    )
+    shell = RemoteShell(cast("_Told", process), "0")
+    assert len(asyncio.run(shell.ask("survey_sshd", deadline=0)).all_of("line")) == 700
+
+
+def test_a_python_that_hangs_ends_the_visit_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang(visitor: object) -> None:
+        await asyncio.sleep(60)
+
+    async def ask(line: str) -> Answers:
+        return Answers((), ())
+
+    monkeypatch.setattr("xsshpy.setup.looking.DEADLINE", 0.01)
+    monkeypatch.setattr("xsshpy.setup.looking.look_at_python", hang)
+    monkeypatch.setattr("xsshpy.setup.looking._ask_for_x11", hang)
+    visitor = SimpleNamespace(user=SimpleNamespace(ask=ask))
+    with pytest.raises(SessionError, match="takes too long"):
+        asyncio.run(look(cast("Visitor", visitor)))

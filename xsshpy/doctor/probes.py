@@ -164,8 +164,10 @@ def python_command(interpreter: str, module: str, nonce: str, *arguments: str) -
     return " ".join([interpreter, "-c", f"'{boot}'", nonce, *arguments])
 
 
-def read_answers(out: bytes, nonce: str, who: str = _PREFIX) -> Answers:
-    """Return the answers among what a command printed; ``who`` begins each."""
+def read_answers(
+    out: bytes, nonce: str, who: str = _PREFIX, *, most: int = _MOST_ANSWERS
+) -> Answers:
+    """Return the answers among what a command printed, the first ``most``; ``who`` begins each."""
     prefix = f"{who} {nonce} "
     answers: list[str] = []
     noise: list[str] = []
@@ -174,7 +176,7 @@ def read_answers(out: bytes, nonce: str, who: str = _PREFIX) -> Answers:
             answers.append(line[len(prefix) :].strip())
         elif line.strip() and not answers:
             noise.append(line)
-    return Answers(tuple(answers[:_MOST_ANSWERS]), tuple(noise[:20]))
+    return Answers(tuple(answers[:most]), tuple(noise[:20]))
 
 
 def read_object(out: bytes, nonce: str) -> dict[str, object] | None:

@@ -16,6 +16,7 @@ from xsshpy.doctor.probes import (
 )
 from xsshpy.errors import SessionError
 from xsshpy.setup.facts import PythonFacts, ServerFacts, read_python, read_server, read_sshd
+from xsshpy.setup.shell import late_answer
 from xsshpy.ssh.capture import capture
 from xsshpy.ssh.session import ChannelRefusedError
 from xsshpy.ssh.session_plan import SessionPlan, X11Request
@@ -43,6 +44,8 @@ async def look(visitor: Visitor) -> ServerFacts:
         return_exceptions=True,
     )
     for each in (answers, python, display):
+        if isinstance(each, (TimeoutError, asyncio.TimeoutError)):
+            raise late_answer()
         if isinstance(each, BaseException) and not isinstance(each, ChannelRefusedError):
             raise each
     # A server with MaxSessions 2 gets one question at a time, beside the shell.
@@ -73,6 +76,8 @@ async def _beside_the_shell(ask: Callable[[], Awaitable[_T]]) -> _T:
             return await asyncio.wait_for(ask(), DEADLINE)
         except ChannelRefusedError:
             await asyncio.sleep(_PAUSE)
+        except (TimeoutError, asyncio.TimeoutError):
+            raise late_answer() from None
     raise SessionError(
         "xssh: the server allows one session on a connection, and setup takes two",
         remedy="MaxSessions 10 in its sshd_config, or take the line with MaxSessions out",

@@ -19,7 +19,7 @@ from importlib import resources
 from xsshpy.console import Console
 from xsshpy.doctor.probes import Answers, read_answers
 from xsshpy.errors import SessionError
-from xsshpy.ssh.capture import CapturedProcess
+from xsshpy.ssh.capture import LIMIT, CapturedProcess
 from xsshpy.ssh.connection import ClientConnection
 from xsshpy.ssh.session import start_process
 from xsshpy.ssh.session_plan import PtyRequest, SessionPlan
@@ -214,11 +214,17 @@ class RemoteShell:
     def _answers(self) -> Answers:
         # The last line may not be whole yet.
         whole = bytes(self._process.out).rpartition(b"\n")[0]
-        return read_answers(whole, self._nonce, WHO)
+        # All of them, for the last one says that it is the last; LIMIT bounds what is kept.
+        return read_answers(whole, self._nonce, WHO, most=LIMIT)
 
     async def _wait(self, seconds: float) -> None:
         self._process.news.clear()
         try:
             await asyncio.wait_for(self._process.news.wait(), max(seconds, 0.01))
         except (TimeoutError, asyncio.TimeoutError):
-            raise SessionError("xssh: the server takes too long for an answer") from None
+            raise late_answer() from None
+
+
+def late_answer() -> SessionError:
+    """Return what ends a visit where the server takes too long."""
+    return SessionError("xssh: the server takes too long for an answer")
