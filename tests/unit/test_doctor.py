@@ -463,7 +463,10 @@ def test_what_tk_lacks(facts: dict[str, object], words: str, remedy: str) -> Non
 
 
 def test_programs_that_outlive_their_display(private_places: Path) -> None:
-    """screen and VS Code's server, among the processes of a system of their own."""
+    """screen and VS Code's server, among the processes of a system of their own.
+
+    The shell that looks for them has their names in its own words, and is not one of them.
+    """
     folder = private_places / "home" / ".vscode-server"
     folder.mkdir()
     (folder / "node").symlink_to(require_tool("sleep"))
@@ -472,7 +475,7 @@ DISPLAY=localhost:98.0 bash -c 'exec -a SCREEN sleep 9' &
 DISPLAY=localhost:97.0 {folder}/node 9 &
 DISPLAY=:0 bash -c 'exec -a SCREEN sleep 9' &
 sleep 0.2
-{surroundings_command(NONCE)}
+COLUMNS=9999 DISPLAY=localhost:96.0 {surroundings_command(NONCE)}
 kill %1 %2 %3"""
     argv = ["unshare", "--pid", "--mount", "--fork", "bash", "-c"]
     if os.getuid() or subprocess.run([*argv, "true"], capture_output=True).returncode:

@@ -62,10 +62,9 @@ done | head -n 20 | while read -r l; do set -f; s start $l; done
 if command -v tmux >/dev/null 2>&1; then
   d=$(tmux show-environment -g DISPLAY 2>/dev/null) && s tmux $d
 fi
-ps -u $(id -u) -o pid=,args= 2>/dev/null | while read -r p c; do
-  case $c in
-  SCREEN*) w=screen;; *.vscode-server/*|*code-server*) w=VSCode;; *) continue;;
-  esac
+ps -u $(id -u) -o pid=,args= 2>/dev/null | grep -E "^ *[0-9]+ SCREEN|code-serve[r]" |
+while read -r p c; do
+  case $c in SCREEN*) w=screen;; *) w=VSCode;; esac
   d=$(tr "[:cntrl:]" "@" < /proc/$p/environ | grep -oE "(^|@)DISPLAY=localhost:[0-9.]*")
   test -n "$d" && s stale $w ${d#*=}
 done 2>/dev/null
