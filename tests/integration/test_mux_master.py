@@ -214,7 +214,7 @@ def test_terminal_size_modes_and_end(
 
 
 def test_escapes(both: tuple[Master, Master], spawn_in_pty: Callable[..., Terminal]) -> None:
-    """Help, what is not to be had, a break, and the escape character itself."""
+    """Help, what is not to be had, a break, new keys, and the escape character itself."""
     shown = []
     for one in both:
         terminal = _spawn(spawn_in_pty, one, "stty -echo; echo ready; cat -v")
@@ -230,7 +230,7 @@ def test_escapes(both: tuple[Master, Master], spawn_in_pty: Callable[..., Termin
             ("~C", "sessions\r\n"),
             ("~&", "sessions\r\n"),
             ("~B", "~B\r\n"),
-            ("~~x\r", "~x\r\n"),
+            ("~R~~x\r", "~x\r\n"),
             ("~q\r", "~q\r\n"),
         ):
             terminal.write(typed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import os
 import signal
 import socket
 import sys
@@ -20,14 +21,15 @@ from hypothesis import strategies as st
 from xsshpy.console import Console
 from xsshpy.errors import UsageError
 from xsshpy.mux.context import MasterContext
-from xsshpy.mux.control import decide_sharing_time, read_control
+from xsshpy.mux.control import decide_command, decide_sharing_time, read_control
 from xsshpy.mux.link import Link
 from xsshpy.mux.master import Master
-from xsshpy.mux.messages import PATH_PORT, MuxProtocolError, OpenForward
+from xsshpy.mux.messages import PATH_PORT, MuxProtocolError, NewSession, OpenForward, Reply
 from xsshpy.mux.passenger import Signals
 from xsshpy.mux.passenger_forwards import InvalidForwardError, describe_forward, read_forward
+from xsshpy.mux.passenger_sessions import SessionRide
 from xsshpy.mux.proxy import carry_proxy
-from xsshpy.mux.sharing import digest, why_not
+from xsshpy.mux.sharing import aim, digest, why_not
 from xsshpy.mux.sockets import listen
 from xsshpy.settings import Invocation, Settings
 from xsshpy.ssh.forward_spec import Forward, ForwardKind, TcpEndpoint, UnixEndpoint
@@ -281,3 +283,71 @@ _HANDLED = (
     *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM),
     *(signal.SIGWINCH, signal.SIGCONT),
 )
+
+
+def test_what_only_ssh_asks_a_master_is_named() -> None:
+    for order in ("channels", "conninfo"):
+        with pytest.raises(UsageError, match=f"-O {order} is not supported") as caught:
+            decide_command(order, None)
+        assert "ssh -O" in caught.value.remedy
+    with pytest.raises(UsageError, match="Invalid multiplex command"):
+        decide_command("nonsense", None)
+
+
+def test_an_order_is_for_no_socket_in_anothers_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Newer than one's own, and for the same account: anybody can work the name out."""
+    folders = [tmp_path / "ours", tmp_path / "theirs"]
+    own, newer = (
+        folder / f"{digest(Invocation('h'), _settings(), {})[:12]}-x" for folder in folders
+    )
+    for path, age in ((own, 1000), (newer, 2000)):
+        path.parent.mkdir()
+        path.touch()
+        os.utime(path, (age, age))
+    looked_at = os.lstat
+
+    def look(path: str) -> object:
+        found = looked_at(path)
+        others = os.path.samefile(path, folders[1])
+        return SimpleNamespace(st_uid=found.st_uid + others, st_mtime_ns=found.st_mtime_ns)
+
+    monkeypatch.setattr("xsshpy.mux.sharing._folders", lambda environ: map(str, folders))
+    monkeypatch.setattr("xsshpy.mux.sharing.os.lstat", look)
+    aimed = aim(Invocation("h", ssh_options=(("O", "exit"),)), _settings(), {})
+    assert read_control(aimed.keywords).path == str(own)
+
+
+def test_a_passenger_that_leaves_while_its_display_is_looked_for_begins_no_session() -> None:
+    async def use() -> None:
+        found = asyncio.Event()
+
+        async def enter(tell: object) -> None:
+            await found.wait()
+
+        x11 = SimpleNamespace(enter=enter, settle=lambda tell: None, leave=lambda tell: None)
+        context = SimpleNamespace(
+            console=Console(stderr=io.BytesIO()),
+            forwarder=SimpleNamespace(reserve_number=lambda: 1, release_number=lambda number: None),
+            is_automatic=True,
+            session=None,  # nothing is asked of the server
+            x11=x11,
+        )
+        told: list[Reply] = []
+        ride = SessionRide(
+            cast("MasterContext", context),
+            NewSession(1, want_x11=True),
+            [os.open(os.devnull, os.O_RDWR) for _ in range(3)],
+            told.append,
+            lambda: None,
+        )
+        riding = asyncio.create_task(ride.run())
+        await asyncio.sleep(0)
+        ride.leave()
+        await asyncio.sleep(0.1)  # its descriptors are closed by now
+        found.set()
+        await asyncio.wait_for(riding, 20)
+        assert not told
+
+    asyncio.run(use())

@@ -104,6 +104,8 @@ _COMMANDS = {
     for command in MuxCommand
     if command.needs_master  # the others are not said with -O
 }
+_COMMANDS_OF_SSH_ALONE = ("channels", "conninfo")
+"""What a master of xssh's has no answer to."""
 
 
 def has_forwards(keywords: Mapping[str, tuple[str, ...]]) -> bool:
@@ -138,6 +140,11 @@ def decide_command(command: str | None, stdio_forward: str | None) -> MuxCommand
     """Return what is wanted, from the values of -O and -W. Raises UsageError, in ssh's words."""
     if command is None:
         return MuxCommand.OPEN if stdio_forward is None else MuxCommand.STDIO_FORWARD
+    if command in _COMMANDS_OF_SSH_ALONE:
+        raise UsageError(
+            f"xssh: -O {command} is not supported",
+            remedy=f"ssh -O {command} asks a master of ssh's, from OpenSSH 10.3 on",
+        )
     if command not in _COMMANDS:
         raise UsageError("Invalid multiplex command.")
     return _COMMANDS[command]

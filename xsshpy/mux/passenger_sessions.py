@@ -185,6 +185,8 @@ class SessionRide:
     async def _run(self) -> None:
         context, process = self._context, self._process
         forwarding = await self._find_x11() if self._request.want_x11 else None
+        if self._has_left:  # its descriptors are closed
+            return
         plan = plan_passenger(context, self._request, self._terminal, forwarding)
         watching = asyncio.create_task(self._watch_server())
         try:

@@ -155,7 +155,9 @@ def aim(invocation: Invocation, settings: Settings, environ: Mapping[str, str]) 
     found: list[tuple[bool, int, str]] = []
     for folder in _folders(environ):
         try:
-            others = os.listdir(folder)
+            # In /tmp another user may have been there first, and put newer ones into it.
+            is_ours = os.lstat(folder).st_uid == os.geteuid()
+            others = os.listdir(folder) if is_ours else []
         except OSError:
             continue
         for other in others:
