@@ -7,7 +7,9 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -563,3 +565,23 @@ def test_objects() -> None:
 )
 def test_which_python(command: str, program: Program) -> None:
     assert read_program(command) == program
+
+
+@pytest.mark.parametrize("end", ["; sys.stdout.flush()", ""])
+def test_a_list_that_nobody_reads_ends_in_silence(end: str) -> None:
+    program = f"""
+import sys
+from xsshpy.doctor.visit import run_visit
+async def visit():
+    sys.stdout.write("found"){end}
+    return 0
+run_visit(visit())
+"""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        argv = [sys.executable, "-c", program]
+        ended = subprocess.run(argv, stdout=writer, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGPIPE, b"")

@@ -41,7 +41,8 @@ def visit(invocation: Invocation, environ: Mapping[str, str]) -> int:
 def run_visit(visiting: Coroutine[None, None, int]) -> int:
     """Run a visit to its exit status, or until SIGTERM, by which the process then ends.
 
-    What the visit opened is closed before.
+    Where nobody reads stdout any more (``| head``) it ends as other programs do, by SIGPIPE. What
+    the visit opened is closed before.
     """
 
     async def work() -> int:
@@ -52,11 +53,16 @@ def run_visit(visiting: Coroutine[None, None, int]) -> int:
 
     silence_libraries()
     try:
-        return asyncio.run(work())
+        status = asyncio.run(work())
+        sys.stdout.flush()
+        return status
     except asyncio.CancelledError:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)
-        return EXIT_BROKEN
+        end = signal.SIGTERM
+    except BrokenPipeError:
+        end = signal.SIGPIPE
+    signal.signal(end, signal.SIG_DFL)
+    os.kill(os.getpid(), end)
+    return EXIT_BROKEN
 
 
 async def _visit(invocation: Invocation, environ: Mapping[str, str]) -> int:
