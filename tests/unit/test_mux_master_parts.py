@@ -26,13 +26,19 @@ from xsshpy.mux.link import Link
 from xsshpy.mux.master import Master
 from xsshpy.mux.messages import PATH_PORT, MuxProtocolError, NewSession, OpenForward, Reply
 from xsshpy.mux.passenger import Signals
-from xsshpy.mux.passenger_forwards import InvalidForwardError, describe_forward, read_forward
+from xsshpy.mux.passenger_forwards import InvalidForwardError, read_forward
 from xsshpy.mux.passenger_sessions import SessionRide
 from xsshpy.mux.proxy import carry_proxy
 from xsshpy.mux.sharing import aim, digest, why_not
 from xsshpy.mux.sockets import listen
 from xsshpy.settings import Invocation, Settings
-from xsshpy.ssh.forward_spec import Forward, ForwardKind, TcpEndpoint, UnixEndpoint
+from xsshpy.ssh.forward_spec import (
+    Forward,
+    ForwardKind,
+    TcpEndpoint,
+    UnixEndpoint,
+    describe_forward,
+)
 from xsshpy.values import replace
 
 NUMBERS = st.sampled_from([0, 1, 2, 3, 4, 22, 65535, 65536, PATH_PORT, 0xFFFFFFFF])

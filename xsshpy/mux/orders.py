@@ -137,10 +137,14 @@ def ask_for_forwards(task: MuxTask, conversation: Conversation) -> bool:
 
 
 def _ask_for_forward(task: MuxTask, conversation: Conversation, wanted: Forward) -> bool:
+    from xsshpy.ssh.forward_spec import describe_forward
+
     canceling = task.command is MuxCommand.CANCEL
+    gateway_ports = task.settings.keywords.get("gatewayports") == ("yes",)
+    described = describe_forward(wanted, gateway_ports=gateway_ports)
     request = encode_forward(wanted, conversation.request_id)
     what = "cancellation of" if canceling else "forwarding of"
-    task.console.debug(1, f"Requesting {what} {_describe(task, wanted)}")
+    task.console.debug(1, f"Requesting {what} {described}")
     try:
         reply = conversation.ask(_closing(request) if canceling else request, patient=True)
     except MuxProtocolError as error:
@@ -203,22 +207,6 @@ def encode_forward(wanted: Forward, request_id: int) -> OpenForward:
 def _place(endpoint: Endpoint) -> tuple[bytes, int]:
     name, port = endpoint.describe()
     return os.fsencode(name), port & 0xFFFFFFFF
-
-
-def _describe(task: MuxTask, wanted: Forward) -> str:
-    """Name a forward as ssh's debug line does."""
-    from xsshpy.ssh.forward_spec import ForwardKind
-
-    place, port = wanted.listen.describe()
-    if getattr(wanted.listen, "host", "") is None:
-        gateway = task.settings.keywords.get("gatewayports", ("no",))[0] == "yes"
-        is_remote = wanted.kind in (ForwardKind.REMOTE, ForwardKind.REMOTE_DYNAMIC)
-        place = "*" if gateway and not is_remote else "LOCALHOST"
-    if wanted.kind is ForwardKind.DYNAMIC:
-        return f"dynamic forward {place}:{port} -> *"
-    host, number = ("socks", 0) if wanted.target is None else wanted.target.describe()
-    side = "local" if wanted.kind is ForwardKind.LOCAL else "remote"
-    return f"{side} forward {place}:{port} -> {host}:{number}"
 
 
 ORDERS: Mapping[MuxCommand, Callable[[MuxTask, Conversation], int]] = {

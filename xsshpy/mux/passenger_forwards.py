@@ -21,8 +21,14 @@ from xsshpy.mux.messages import (
     RemotePort,
     Reply,
 )
-from xsshpy.ssh.forward_spec import Endpoint, Forward, ForwardKind, TcpEndpoint, UnixEndpoint
-from xsshpy.ssh.forward_words import describe_target
+from xsshpy.ssh.forward_spec import (
+    Endpoint,
+    Forward,
+    ForwardKind,
+    TcpEndpoint,
+    UnixEndpoint,
+    describe_forward,
+)
 
 _HIGHEST_PORT = 65535
 
@@ -69,18 +75,6 @@ def _target(message: OpenForward | CloseForward) -> Endpoint:
     if message.connect_port == PATH_PORT:
         return UnixEndpoint(os.fsdecode(message.connect_host))
     return TcpEndpoint(os.fsdecode(message.connect_host), message.connect_port)
-
-
-def describe_forward(forward: Forward, *, gateway_ports: bool) -> str:
-    """Return what ssh calls a forward when it asks about it, or could not open it."""
-    place, number = forward.listen.describe()
-    is_remote = forward.kind in (ForwardKind.REMOTE, ForwardKind.REMOTE_DYNAMIC)
-    if isinstance(forward.listen, TcpEndpoint) and forward.listen.host is None:
-        place = "*" if gateway_ports and not is_remote else "LOCALHOST"
-    if forward.kind is ForwardKind.DYNAMIC:
-        return f"dynamic forward {place}:{number} -> *"
-    host, port = describe_target(forward.target)
-    return f"{'remote' if is_remote else 'local'} forward {place}:{number} -> {host}:{port}"
 
 
 async def open_forward(context: MasterContext, message: OpenForward) -> Reply:

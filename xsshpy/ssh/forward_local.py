@@ -28,9 +28,10 @@ from xsshpy.ssh.forward_spec import (
     TcpEndpoint,
     UnixEndpoint,
     decide_bind,
+    describe_target,
 )
 from xsshpy.ssh.forward_table import Carried, ForwardTable, State
-from xsshpy.ssh.forward_words import describe_connection, describe_local, describe_target
+from xsshpy.ssh.forward_words import describe_connection, describe_local
 from xsshpy.ssh.socks import SocksError, SocksReader, SocksRequest
 from xsshpy.ssh.splice import ChannelEnd, ForwardChannel, channel_kind, channel_request
 from xsshpy.values import dataclass, field

@@ -27,10 +27,11 @@ from xsshpy.ssh.forward_spec import (
     ForwardOptions,
     TcpEndpoint,
     UnixEndpoint,
+    describe_target,
     remote_bind,
 )
 from xsshpy.ssh.forward_table import Carried, ForwardTable, State
-from xsshpy.ssh.forward_words import describe_answer, describe_target
+from xsshpy.ssh.forward_words import describe_answer
 from xsshpy.ssh.socks import SocksError, SocksReader, SocksRequest
 from xsshpy.ssh.splice import ChannelEnd, ForwardChannel
 from xsshpy.values import dataclass, replace

@@ -299,3 +299,20 @@ def split_fields(text: str) -> list[str] | None:
             field, text = re.sub(r"\\(.)", r"\1", match[1], flags=re.DOTALL), text[match.end() :]
         fields.append(field)
     return fields
+
+
+def describe_target(target: Endpoint | None) -> tuple[str, int]:
+    """Return host and port of a target as ssh names them; without one it is SOCKS."""
+    return ("socks", 0) if target is None else target.describe()
+
+
+def describe_forward(forward: Forward, *, gateway_ports: bool) -> str:
+    """Return what ssh calls a forward when it asks about it, or asks a master for it."""
+    place, number = forward.listen.describe()
+    is_remote = forward.kind in (ForwardKind.REMOTE, ForwardKind.REMOTE_DYNAMIC)
+    if isinstance(forward.listen, TcpEndpoint) and forward.listen.host is None:
+        place = "*" if gateway_ports and not is_remote else "LOCALHOST"
+    if forward.kind is ForwardKind.DYNAMIC:
+        return f"dynamic forward {place}:{number} -> *"
+    host, port = describe_target(forward.target)
+    return f"{'remote' if is_remote else 'local'} forward {place}:{number} -> {host}:{port}"

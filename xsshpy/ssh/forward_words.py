@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from xsshpy.ssh.forward_spec import Endpoint, Forward, TcpEndpoint
+from xsshpy.ssh.forward_spec import Endpoint, Forward, TcpEndpoint, describe_target
 from xsshpy.ssh.splice import channel_kind
 
 
@@ -19,11 +19,6 @@ def describe_connection(
         f"{channel_kind(target)}: listening port {listening_port} for {host} "
         f"port {port}, connect from {origin[0]} port {origin[1]} to {local_host} port {local_port}"
     )
-
-
-def describe_target(target: Endpoint | None) -> tuple[str, int]:
-    """Return host and port of a target as ssh names them; without one it is SOCKS."""
-    return ("socks", 0) if target is None else target.describe()
 
 
 def describe_local(forward: Forward, *, gateway_ports: bool) -> str:
