@@ -449,6 +449,16 @@ def test_the_program_is_plain_sh(shell: str, private_places: Path) -> None:
     assert said.has_ended
 
 
+def test_a_backend_may_have_slashes_in_its_name(private_places: Path) -> None:
+    place, backend = private_places / "matplotlibrc", "module://drawing.windows"
+    place.write_text("font.size: 3\n  backend : Agg\n")
+    call = call_step(1, ChooseBackend(str(place), backend, None))
+    text = f"xs_nonce=n\n{program_text()}open_record home\n{call}\n"
+    done = subprocess.run(["sh", "-s"], input=text.encode(), capture_output=True, check=True)
+    assert done.stdout.decode().splitlines()[-1] == "xssh-setup n done 1"
+    assert place.read_text() == f"font.size: 3\nbackend: {backend}\n"
+
+
 TITLES = {
     "sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups": "9 /usr/sbin/sshd /etc/ssh/sshd_config ",
     "/usr/sbin/sshd -D": "9 /usr/sbin/sshd /etc/ssh/sshd_config ",

@@ -252,7 +252,7 @@ choose_backend() {
   rm -f "$beside" 2>/dev/null
   if test -f "$place"; then
     try cp -p "$place" "$beside" &&
-      sed "s/^[[:space:]]*backend[[:space:]]*:.*/backend: $2/" "$place" >"$beside"
+      sed "s|^[[:space:]]*backend[[:space:]]*:.*|backend: $2|" "$place" >"$beside"
   else try touch "$beside" && echo "backend: $2" >"$beside"
   fi && exchange "$place" "$beside" home ||
     { reason="$place can't be written: $why"; rm -f "$beside"; return 1; }
