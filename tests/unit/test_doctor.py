@@ -141,6 +141,15 @@ def test_the_list_fits_80_columns_and_ends_with_the_cause() -> None:
     assert lines[-1] == "three: it is broken. Try: mend it"
 
 
+def test_the_conclusion_breaks_no_word_that_is_to_be_typed() -> None:
+    for width in range(40, 81):
+        stream = io.StringIO()
+        remedy = "sudo apt install openssh-client libxcb-render-util0"
+        cause = Finding("a", "one", Verdict.BROKEN, ("broken",), remedy)
+        Listing(stream, {}, width).write_conclusion([cause])
+        assert {"openssh-client", "libxcb-render-util0"} < set(stream.getvalue().split()), width
+
+
 class Screen(io.StringIO):
     """A terminal."""
 

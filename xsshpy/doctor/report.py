@@ -92,7 +92,8 @@ class Listing:
         """End the list with the sentence that names the cause."""
         self._looking = ()
         self._write_skipped()
-        self._write("\n" + textwrap.fill(conclude(findings), self._width) + "\n")
+        lines = textwrap.wrap(conclude(findings), self._width, break_on_hyphens=False)
+        self._write("".join(f"{line}\n" for line in ("", *lines)))
 
     def describe(self, finding: Finding) -> list[str]:
         """Return the lines beside a finding's title; at least one."""
