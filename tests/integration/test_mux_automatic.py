@@ -254,6 +254,8 @@ def test_pipes_are_let_go_of_with_the_run(unasked: Unasked, time_of: str) -> Non
     process = unasked.start("server", "echo begun; exec sleep 3")
     try:
         assert process.stdout is not None and process.stdout.readline() == b"begun\n"
+        # The master writes it, perhaps before this run knows that it has its session.
+        wait_until(lambda: catches_signal(process.pid, signal.SIGTERM), what="the session")
         process.terminate()
         started = time.monotonic()
         assert process.stdout.read() == b"" and process.wait() == 255
