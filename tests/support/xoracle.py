@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import struct
@@ -300,7 +301,7 @@ class RedirectingManager:
 
     def __init__(self, path: str) -> None:
         self.sock = connect(path)
-        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread = threading.Thread(target=self._manage, daemon=True)
         self.ready = threading.Event()
 
     def __enter__(self) -> RedirectingManager:
@@ -312,6 +313,10 @@ class RedirectingManager:
         self.sock.shutdown(socket.SHUT_RDWR)
         self.thread.join(10)
         self.sock.close()
+
+    def _manage(self) -> None:
+        with contextlib.suppress(BrokenPipeError):  # its end may come while it frames a window
+            self._run()
 
     def _run(self) -> None:
         self.sock.sendall(build_setup_request(SetupRequest(LITTLE, 11, 0, NO_AUTHORIZATION)))
