@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -55,28 +55,41 @@ def written() -> list[bytes]:
     return [*(window(each) for each in range(1, MANY)), *changed]
 
 
-WINDOWS = [window(each) for each in range(1, MANY)]
-CONTEXTS = [ask(55, BASE + each, ROOT, 0) for each in range(1, MANY)]
-PIXMAPS = [ask(53, BASE + each, ROOT, 0x00010001, minor=24) for each in range(1, MANY)]
+def windows() -> list[bytes]:
+    return [window(each) for each in range(1, MANY)]
 
-ROWS: dict[str, tuple[Sequence[bytes], list[bytes], tuple[int, int]]] = {
-    "what nobody knows fails": ([ask(200)] * MANY, [ask(127)], (200, 1)),
-    "contexts, and one that is none": (CONTEXTS, [ask(60, 5)], (60, 13)),
-    "pixmaps, and one that is none": (PIXMAPS, [ask(54, 5)], (54, 4)),
-    "windows, and one that is none": (WINDOWS, [ask(8, 5)], (8, 3)),
-    "windows, and a wrong size": (WINDOWS, [ask(12, BASE + 5, 4, 0)], (12, 2)),
-    "properties, and a wrong one": (written(), [ask(18, BASE + 5, 39, 31, 64, 4, 0)], (18, 2)),
-    "a full window is shown": (siblings(), [ask(8, BASE + 1), ask(10, BASE + 1)], (8, 3)),
-    "what is in it is shown": (siblings(), [ask(9, BASE + 1), ask(11, BASE + 1)], (9, 3)),
-    "a full window is resized": (siblings(), [ask(12, BASE + 1, 4, 100)], (12, 2)),
-    "its children are restacked": (siblings(), [ask(12, BASE + 5, 0x60, BASE + 6, 0)], (12, 2)),
-    "its children are asked for": (siblings(), [ask(15, BASE + 1), ask(14, BASE + 1)], (8, 3)),
-    "fans of windows are shown": (fans(), [ask(9, BASE + 1)], (9, 3)),
-    "the last of a chain is shown": (chain(), [ask(8, BASE + MANY), ask(3, BASE + MANY)], (8, 3)),
-    "the last of a chain moves": (chain(), [ask(7, BASE + MANY, BASE + 1, 0)], (7, 3)),
-    "colours are freed": ([], [ask(88, COLORMAP, 0, *range(1000))], (88, 10)),
+
+def contexts() -> list[bytes]:
+    return [ask(55, BASE + each, ROOT, 0) for each in range(1, MANY)]
+
+
+def pixmaps() -> list[bytes]:
+    return [ask(53, BASE + each, ROOT, 0x00010001, minor=24) for each in range(1, MANY)]
+
+
+def nonsense() -> list[bytes]:
+    return [ask(200)] * MANY
+
+
+# Made where a row runs: every worker reads this file.
+ROWS: dict[str, tuple[Callable[[], Sequence[bytes]], list[bytes], tuple[int, int]]] = {
+    "what nobody knows fails": (nonsense, [ask(127)], (200, 1)),
+    "contexts, and one that is none": (contexts, [ask(60, 5)], (60, 13)),
+    "pixmaps, and one that is none": (pixmaps, [ask(54, 5)], (54, 4)),
+    "windows, and one that is none": (windows, [ask(8, 5)], (8, 3)),
+    "windows, and a wrong size": (windows, [ask(12, BASE + 5, 4, 0)], (12, 2)),
+    "properties, and a wrong one": (written, [ask(18, BASE + 5, 39, 31, 64, 4, 0)], (18, 2)),
+    "a full window is shown": (siblings, [ask(8, BASE + 1), ask(10, BASE + 1)], (8, 3)),
+    "what is in it is shown": (siblings, [ask(9, BASE + 1), ask(11, BASE + 1)], (9, 3)),
+    "a full window is resized": (siblings, [ask(12, BASE + 1, 4, 100)], (12, 2)),
+    "its children are restacked": (siblings, [ask(12, BASE + 5, 0x60, BASE + 6, 0)], (12, 2)),
+    "its children are asked for": (siblings, [ask(15, BASE + 1), ask(14, BASE + 1)], (8, 3)),
+    "fans of windows are shown": (fans, [ask(9, BASE + 1)], (9, 3)),
+    "the last of a chain is shown": (chain, [ask(8, BASE + MANY), ask(3, BASE + MANY)], (8, 3)),
+    "the last of a chain moves": (chain, [ask(7, BASE + MANY, BASE + 1, 0)], (7, 3)),
+    "colours are freed": (list, [ask(88, COLORMAP, 0, *range(1000))], (88, 10)),
     "properties are turned": (
-        written(),
+        written,
         [ask(114, BASE + 1, 500 | 1 << 16, *range(500))],
         (114, 5),
     ),
@@ -85,7 +98,8 @@ ROWS: dict[str, tuple[Sequence[bytes], list[bytes], tuple[int, int]]] = {
 
 @pytest.mark.parametrize("row", ROWS)
 def test_nothing_costs_much(row: str) -> None:
-    made, repeated, (opcode, code) = ROWS[row]
+    make, repeated, (opcode, code) = ROWS[row]
+    made = make()
     talk = Talk(LITTLE).talk
     for at in range(0, len(made), 4000):
         talk.receive_from_client(b"".join(made[at : at + 4000]))
