@@ -316,7 +316,8 @@ def test_port_that_the_server_chooses(pair: Pair, program: str, short_directory:
                 match = re.match(pattern, line)
                 assert match is not None
                 assert exchange(int(match[1]), b"abc") == b"cba"
-        assert len(by_port.seen) == len(by_path.seen) == 1
+        # A target says what it has seen after its answer.
+        assert len(by_port.wait_for()) == len(by_path.wait_for()) == 1
 
 
 # --- Where it listens ---------------------------------------------------------------------------

@@ -68,6 +68,7 @@ def alone(pair: Pair, program: str, *words: str) -> list[str]:
 EXCHANGE = r"""
 unshare -n sleep 60 & far=$!
 trap 'kill $far' EXIT
+until [ "$(readlink /proc/$far/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.02; done
 ip addr add 10.99.0.2/24 dev {there} && ip link set {there} up
 ip link set {here} netns $far || exit 1
 nsenter -t $far -n sh -c 'ip addr add 10.99.0.1/24 dev {here}; ip link set {here} up'
